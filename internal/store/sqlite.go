@@ -1,0 +1,26 @@
+package store
+
+import (
+	"database/sql"
+	"net/url"
+
+	_ "modernc.org/sqlite" // the driver "sqlite", in Go, without cgo
+)
+
+// memory is SQLite's own name for a database that is not on disk.
+const memory = ":memory:"
+
+// openSQLite opens path with a write-ahead log that is synced at each commit: a
+// key that was handed out must survive power loss.
+func openSQLite(path string) (*sql.DB, error) {
+	q := url.Values{"_pragma": {"busy_timeout(5000)", "foreign_keys(1)", "synchronous(2)"}}
+	if path != memory {
+		q.Add("_pragma", "journal_mode(wal)")
+	}
+	db, err := sql.Open("sqlite", (&url.URL{Scheme: "file", Opaque: url.PathEscape(path), RawQuery: q.Encode()}).String())
+	if err != nil {
+		return nil, err
+	}
+	db.SetMaxOpenConns(1) // one writer; and each connection to :memory: would be a store of its own
+	return db, nil
+}

@@ -1,0 +1,14 @@
+// Package verifier answers one question: is this token good, for this audience,
+// now? The gateway, the command line, the tests and programs that import the
+// package ask it of the same code.
+//
+// A [Verifier] stands for one issuer: where its keys come from ([KeySource]:
+// [StaticKeys] or [RemoteKeys]) and which [Rules] its tokens keep. It trusts
+// nothing a token says about its own verification: the algorithm is the key's,
+// the key is the issuer's, and the issuer is the one configured.
+//
+// It makes no access decision and keeps no verdicts: a caller that wants to
+// reuse one holds on to [Verified] and asks [Verified.Still] on every use.
+//
+// Sources: RFC 7515, RFC 7519, RFC 8725; docs/spec has each section.
+package verifier

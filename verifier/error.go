@@ -49,6 +49,12 @@ type Error struct {
 
 func fail(r Reason, cause error) *Error { return &Error{Reason: r, Cause: cause} }
 
+// Code returns the reason's code.
+func (e *Error) Code() string { return string(e.Reason) }
+
+// Class returns the few words that a caller may be told.
+func (e *Error) Class() string { return e.Reason.Class() }
+
 // Error returns the safe class and the reason's code.
 func (e *Error) Error() string { return e.Reason.Class() + " (" + string(e.Reason) + ")" }
 

@@ -102,11 +102,20 @@ func (v *Verifier) Verify(ctx context.Context, raw string, audiences ...string) 
 	if err != nil {
 		return nil, fail(Malformed, err)
 	}
-	return v.VerifyParsed(ctx, t, audiences...)
+	got, err := v.VerifyParsed(ctx, t)
+	if err != nil {
+		return nil, err
+	}
+	if err := got.For(audiences...); err != nil {
+		return nil, err
+	}
+	return got, nil
 }
 
-// VerifyParsed is Verify for a token that was parsed to learn its issuer.
-func (v *Verifier) VerifyParsed(ctx context.Context, t *token.Token, audiences ...string) (*Verified, error) {
+// VerifyParsed checks everything but the audience, of a token that was parsed to
+// learn its issuer. It is for callers that keep verdicts and serve several
+// audiences: each use must ask Verified.For.
+func (v *Verifier) VerifyParsed(ctx context.Context, t *token.Token) (*Verified, error) {
 	if err := v.checkHeader(t); err != nil {
 		return nil, err
 	}
@@ -126,9 +135,6 @@ func (v *Verifier) VerifyParsed(ctx context.Context, t *token.Token, audiences .
 	}
 	got := &Verified{Token: t, key: key, verifier: v}
 	got.generation.Store(generation)
-	if err := got.For(audiences...); err != nil {
-		return nil, err
-	}
 	return got, nil
 }
 
@@ -205,6 +211,3 @@ func (t *Verified) Still(ctx context.Context) error {
 	t.generation.Store(generation)
 	return nil
 }
-
-// Expires returns when the token stops being accepted, the leeway included.
-func (t *Verified) Expires() time.Time { return t.Claims.Expiry.Add(Leeway) }

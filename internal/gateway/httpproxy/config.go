@@ -1,0 +1,102 @@
+package httpproxy
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"net/textproto"
+	"net/url"
+	"slices"
+	"strings"
+
+	"golang.org/x/net/http/httpguts"
+
+	"github.com/sallyport-dev/sallyport/internal/identity"
+)
+
+// Config is decoded from "services[i].http".
+type Config struct {
+	// Hosts are the names that the service is reached by, compared without port
+	// and without case. Required.
+	Hosts []string `yaml:"hosts"`
+
+	// Upstream is where requests go: http://HOST:PORT or https://HOST:PORT.
+	// Required.
+	Upstream string `yaml:"upstream"`
+
+	// IdentityHeaders are set upstream: the name of a header to one of
+	// principal.name, principal.id, principal.kind, principal.provider and
+	// principal.email. A caller's own copies are removed.
+	IdentityHeaders map[string]string `yaml:"identity_headers,omitempty"`
+
+	upstream *url.URL
+}
+
+// fields are what identity headers can be set to.
+var fields = map[string]func(*identity.Principal) string{
+	"principal.name":     func(p *identity.Principal) string { return p.Name },
+	"principal.id":       func(p *identity.Principal) string { return p.ID() },
+	"principal.kind":     func(p *identity.Principal) string { return string(p.Kind) },
+	"principal.provider": func(p *identity.Principal) string { return p.Provider },
+	"principal.email":    func(p *identity.Principal) string { return p.Email },
+}
+
+// neverIdentity are headers that carry something else.
+var neverIdentity = []string{authorization, "Host", "Content-Length", "Transfer-Encoding", "Connection", "Upgrade", "Te", "Trailer", "Expect", "Cookie", AssertionHeader}
+
+// Complete fills defaults and reports every mistake below "services[i]".
+func (c *Config) Complete() error {
+	var bad []error
+	if len(c.Hosts) == 0 {
+		bad = append(bad, errors.New("http.hosts: is empty: name the hosts that this service is reached by"))
+	}
+	for i, h := range c.Hosts {
+		if n, ok := hostName(h); !ok || strings.Contains(h, ":") && !strings.HasPrefix(h, "[") {
+			bad = append(bad, fmt.Errorf("http.hosts[%d]: %q: want a host name or address without a port", i, h))
+		} else if c.Hosts[i] = n; slices.Contains(c.Hosts[:i], n) {
+			bad = append(bad, fmt.Errorf("http.hosts[%d]: %q: is there twice", i, h))
+		}
+	}
+	u, err := url.Parse(c.Upstream)
+	switch {
+	case err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https":
+		bad = append(bad, fmt.Errorf("http.upstream: %q: want http://HOST:PORT or https://HOST:PORT", c.Upstream))
+	case u.Path != "" && u.Path != "/" || u.RawQuery != "" || u.Fragment != "" || u.User != nil:
+		bad = append(bad, fmt.Errorf("http.upstream: %q: a path, query or password there is not served: paths go upstream as they are judged", c.Upstream))
+	default:
+		c.upstream = &url.URL{Scheme: u.Scheme, Host: u.Host}
+	}
+	for name, field := range c.IdentityHeaders {
+		canonical := textproto.CanonicalMIMEHeaderKey(name)
+		switch {
+		case !httpguts.ValidHeaderFieldName(name) || slices.Contains(neverIdentity, canonical):
+			bad = append(bad, fmt.Errorf("http.identity_headers: %q: this header cannot carry an identity", name))
+		case fields[field] == nil:
+			bad = append(bad, fmt.Errorf("http.identity_headers.%s: %q: want principal.name, .id, .kind, .provider or .email", name, field))
+		}
+	}
+	return errors.Join(bad...)
+}
+
+// hostName returns a request's or the file's host in the form it is compared in:
+// without port, lower case, without the root's final dot.
+func hostName(h string) (string, bool) {
+	u := &url.URL{Host: h}
+	name := strings.TrimSuffix(strings.ToLower(u.Hostname()), ".")
+	if name == "" || !httpguts.ValidHostHeader(h) || strings.ContainsAny(name, "/?#@\\ ,%\t") || strings.Contains(h, "@") {
+		return "", false
+	}
+	return name, true
+}
+
+// set writes the identity headers of who to h.
+func (c *Config) set(h http.Header, who *identity.Principal) error {
+	for name, field := range c.IdentityHeaders {
+		v := fields[field](who)
+		if !httpguts.ValidHeaderFieldValue(v) || strings.TrimSpace(v) != v {
+			return fmt.Errorf("%s cannot be written in the header %s", field, name)
+		}
+		h.Set(name, v)
+	}
+	return nil
+}

@@ -1,0 +1,102 @@
+package httpproxy
+
+import (
+	"errors"
+	"net/http"
+	"strings"
+)
+
+// The two headers that may carry a bearer token. The second is Cloud Run's: when
+// it is there, it alone is judged and Authorization goes through untouched.
+const (
+	authorization = "Authorization"
+	serverless    = "X-Serverless-Authorization"
+)
+
+// AssertionHeader carries the assertion upstream.
+const AssertionHeader = "X-Sallyport-Assertion"
+
+var errNoCredential = errors.New("no credential")
+
+// bearer finds the one credential to judge and the header that held it. Of two
+// headers of one name, or two credentials in one, none can be told to be meant.
+func bearer(h http.Header) (raw, header string, err error) {
+	header = authorization
+	if _, there := h[serverless]; there {
+		header = serverless
+	}
+	for _, name := range []string{authorization, serverless} {
+		if len(h[name]) > 1 {
+			return "", header, errors.New("there are two " + name + " headers")
+		}
+	}
+	if len(h[header]) == 0 {
+		return "", header, errNoCredential
+	}
+	scheme, raw, ok := strings.Cut(h[header][0], " ")
+	if !ok || !strings.EqualFold(scheme, "Bearer") {
+		if header == authorization {
+			return "", header, errNoCredential // another scheme: not for us, and not enough
+		}
+		return "", header, errors.New(header + " is not a Bearer credential")
+	}
+	if raw = strings.TrimLeft(raw, " "); raw == "" || strings.ContainsAny(raw, " \t,\"") {
+		return "", header, errors.New(header + " is not exactly one Bearer credential")
+	}
+	return raw, header, nil
+}
+
+// identityHeaders are names in which upstreams believe to find who calls, what
+// was asked or where from, in folded form. A caller's own copies never pass.
+var identityHeaders = map[string]bool{
+	"remote-user": true, "remote-groups": true, "remote-email": true, "remote-name": true,
+	"x-remote-user": true, "x-remote-group": true, "x-webauth-user": true, "x-authenticated-user": true,
+	"x-user": true, "x-real-ip": true, "forwarded": true, "x-original-url": true, "x-rewrite-url": true, "x-original-uri": true,
+	"x-original-method": true, "x-http-method-override": true, "x-http-method": true, "x-method-override": true,
+	"ssl-client-cert": true, "x-ssl-client-cert": true, "x-client-cert": true, "client-cert": true, "client-cert-chain": true,
+	"x-serverless-authorization": true, "proxy-authorization": true, "proxy-connection": true,
+	"true-client-ip": true, "x-client-ip": true, "cf-connecting-ip": true,
+}
+
+// identityPrefixes are whole families of such names.
+var identityPrefixes = []string{
+	"x-sallyport-", "x-forwarded-", "x-auth-request-", "x-goog-authenticated-", "x-goog-iap-", "x-pomerium-",
+	"x-ms-client-principal", "x-amzn-oidc-", "cf-access-", "tailscale-", "x-ssl-client-", "ssl-client-", "x-remote-",
+}
+
+// fold is what a header's name becomes in servers that map it to a variable:
+// without case, and with one separator for all.
+func fold(name string) string {
+	return strings.Map(func(r rune) rune {
+		switch {
+		case r == '_' || r == '.':
+			return '-'
+		case r >= 'A' && r <= 'Z':
+			return r + 'a' - 'A'
+		}
+		return r
+	}, name)
+}
+
+// strip removes from h what a caller may not say: identity headers by folded
+// name, those in own among them, and other spellings of the authorization headers.
+func strip(h http.Header, own map[string]bool) {
+	for name := range h {
+		f := fold(name)
+		if name == authorization || name == serverless {
+			continue // the one that was judged is removed by its caller
+		}
+		if identityHeaders[f] || own[f] || f == "authorization" || hasPrefix(f) {
+			delete(h, name)
+		}
+	}
+}
+
+func hasPrefix(folded string) bool {
+	for _, p := range identityPrefixes {
+		if strings.HasPrefix(folded, p) {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,295 @@
+// Package httpproxy is the gateway for HTTP/1.1: a reverse proxy by host name in
+// which every request is admitted before anything of it goes upstream.
+//
+// A request is canonicalised or refused once, and what was judged is what is
+// forwarded. Upstream it carries an assertion of who called in place of the
+// caller's token. Not here yet: routes, TLS, HTTP/2, WebSocket, several upstreams,
+// trusted proxies.
+//
+// Sources: RFC 9110, RFC 9112, RFC 6750, RFC 9457; docs/spec/rfc6750.md.
+package httpproxy
+
+import (
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httputil"
+	"net/netip"
+	"net/url"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/sallyport-dev/sallyport/internal/fault"
+	"github.com/sallyport-dev/sallyport/internal/gateway"
+	"github.com/sallyport-dev/sallyport/internal/guard"
+	"github.com/sallyport-dev/sallyport/internal/policy"
+)
+
+// Limits of the listener and of upstream connections.
+const (
+	MaxHeaderBytes    = 64 << 10         // of a request's header fields together
+	ReadHeaderTimeout = 10 * time.Second // from the first byte to the last header
+	IdleTimeout       = 3 * time.Minute  // of a kept connection
+
+	dialTimeout      = 5 * time.Second
+	idlePerHost      = 1024
+	maxResponseBytes = 64 << 10 // of an answer's header fields together
+)
+
+// Target is one service to proxy to.
+type Target struct {
+	Service string
+	Config  Config
+}
+
+type route struct {
+	service  string
+	config   Config
+	own      map[string]bool // folded names of config.IdentityHeaders
+	realm    string
+	upstream *url.URL
+}
+
+// A Proxy is an http.Handler for all HTTP services.
+type Proxy struct {
+	core    gateway.Core
+	routes  map[string]*route     // by host
+	forward httputil.ReverseProxy // copied for each request, whose hooks are its own
+}
+
+// New returns a Proxy for targets, whose Configs are complete.
+func New(core gateway.Core, targets []Target) *Proxy {
+	p := &Proxy{core: core, routes: map[string]*route{}}
+	for _, t := range targets {
+		r := &route{service: t.Service, config: t.Config, own: map[string]bool{}, realm: t.Service, upstream: t.Config.upstream}
+		for name := range t.Config.IdentityHeaders {
+			r.own[fold(name)] = true
+		}
+		for _, h := range t.Config.Hosts {
+			p.routes[h] = r
+		}
+	}
+	p.forward = httputil.ReverseProxy{
+		Transport:  transport(),
+		BufferPool: &buffers{},
+		ErrorLog:   slog.NewLogLogger(core.Logger.Handler(), slog.LevelWarn),
+	}
+	return p
+}
+
+func transport() *http.Transport {
+	return &http.Transport{
+		Proxy:                  nil, // an upstream is where the file says, not where the environment does
+		DialContext:            (&net.Dialer{Timeout: dialTimeout}).DialContext,
+		TLSHandshakeTimeout:    dialTimeout,
+		MaxIdleConnsPerHost:    idlePerHost,
+		IdleConnTimeout:        90 * time.Second,
+		DisableCompression:     true, // the answer is the client's, byte for byte
+		MaxResponseHeaderBytes: maxResponseBytes,
+		ExpectContinueTimeout:  time.Second,
+	}
+}
+
+// ServeHTTP admits the request or refuses it.
+func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	x := exchange{p: p, w: w, r: r}
+	if !x.admit() {
+		return
+	}
+	defer x.close()
+	forward := p.forward
+	forward.Rewrite, forward.ErrorHandler = x.rewrite, x.upstreamFailed
+	forward.ServeHTTP(&x.count, r)
+}
+
+// exchange is one request on its way.
+type exchange struct {
+	p         *Proxy
+	w         http.ResponseWriter
+	r         *http.Request
+	route     *route
+	path      canonicalPath
+	header    string // that held the credential
+	pass      *guard.Pass
+	id        string // of the decision
+	assertion string
+	count     countingWriter
+	identity  http.Header // set upstream
+}
+
+// admit does everything that comes before the upstream is dialled, and answers
+// the client when the answer is no.
+func (x *exchange) admit() bool {
+	a := guard.Attempt{Action: "http." + strings.ToLower(x.r.Method)}
+	a.Peer, _ = netip.ParseAddrPort(x.r.RemoteAddr)
+	a.TraceID = traceID(x.r.Header.Get("Traceparent"))
+	host, ok := hostName(x.r.Host)
+	if ok {
+		x.route, ok = x.p.routes[host], x.p.routes[host] != nil
+	}
+	if !ok {
+		return x.turnAway(a, guard.HostUnknown, "the Host is none of this gateway's services")
+	}
+	a.Service = x.route.service
+	a.Resource = policy.Resource{Kind: policy.ServiceResource, Name: x.route.service}
+	if reason, why := x.read(&a, host); reason != "" {
+		return x.turnAway(a, reason, why)
+	}
+	pass, err := x.p.core.Guard.Admit(x.r.Context(), a)
+	if err != nil {
+		x.refuse(err)
+		return false
+	}
+	x.pass = pass
+	return x.prepare()
+}
+
+// read takes from the request what is judged; a reason means that it cannot be.
+func (x *exchange) read(a *guard.Attempt, host string) (guard.Reason, string) {
+	r := x.r
+	vars := policy.HTTP{Method: r.Method, Host: host}
+	if !validAction(r.Method) || r.Method == http.MethodConnect || r.Method == http.MethodTrace {
+		a.Action = ""
+		return guard.MethodNotAllowed, "the method is not forwarded"
+	}
+	path, err := canonical(rawPath(r))
+	if err != nil {
+		return guard.PathRefused, err.Error()
+	}
+	x.path, vars.Path = path, path.decoded
+	a.Request = vars
+	if err := checkQuery(r.URL.RawQuery); err != nil {
+		return guard.QueryRefused, err.Error()
+	}
+	if strings.Contains(strings.ToLower(strings.Join(r.Header["Upgrade"], ",")), "websocket") {
+		return guard.UpgradeRefused, "websocket is not served by this version"
+	}
+	raw, header, err := bearer(r.Header)
+	x.header = header
+	switch {
+	case err == errNoCredential:
+		return guard.CredentialMissing, "neither Authorization nor X-Serverless-Authorization has a Bearer credential"
+	case err != nil:
+		return guard.CredentialMalformed, err.Error()
+	}
+	a.Credentials = []guard.Credential{guard.Bearer(raw)}
+	return "", ""
+}
+
+// prepare makes what the upstream is told of the caller.
+func (x *exchange) prepare() bool {
+	a, err := x.pass.Admission()
+	if err == nil {
+		x.id = a.ID
+		x.assertion, err = x.p.core.Assert.Assertion(x.pass)
+	}
+	if err == nil {
+		x.identity = http.Header{}
+		err = x.route.config.set(x.identity, &a.Principal)
+	}
+	if err != nil {
+		f := *fault.Of(err)
+		f.Decision = x.id
+		x.p.core.Logger.Error("a request that was admitted cannot be forwarded", "decision", x.id, "service", x.route.service, "error", err.Error())
+		x.refuse(&f)
+		return false
+	}
+	x.count.ResponseWriter = x.w
+	return true
+}
+
+// rawPath returns the path as it was sent: net/url has decoded it already.
+func rawPath(r *http.Request) string {
+	if strings.HasPrefix(r.RequestURI, "/") {
+		path, _, _ := strings.Cut(r.RequestURI, "?")
+		return path
+	}
+	if r.URL.Path == "" && r.URL.Host != "" { // absolute form without a path, RFC 9112 section 3.2.2
+		return "/"
+	}
+	return r.URL.EscapedPath()
+}
+
+func validAction(method string) bool {
+	for i := range len(method) {
+		if c := method[i]; !(c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '-') {
+			return false
+		}
+	}
+	return method != "" && len(method) <= 32
+}
+
+// rewrite builds the request for the upstream. ReverseProxy has removed the
+// hop-by-hop headers, and what it removes afterwards is nothing of ours.
+func (x *exchange) rewrite(pr *httputil.ProxyRequest) {
+	out := pr.Out
+	out.URL = &url.URL{Scheme: x.route.upstream.Scheme, Host: x.route.upstream.Host,
+		Path: x.path.decoded, RawPath: x.path.escaped, RawQuery: pr.In.URL.RawQuery, ForceQuery: pr.In.URL.ForceQuery}
+	strip(out.Header, x.route.own)
+	out.Header.Del(x.header)
+	out.Header.Del("Upgrade") // no protocol is switched to
+	out.Header.Del("Connection")
+	out.Trailer = nil // fields that nobody judged
+	pr.SetXForwarded()
+	out.Header.Set(AssertionHeader, x.assertion)
+	for name, v := range x.identity {
+		out.Header[name] = v
+	}
+}
+
+func (x *exchange) upstreamFailed(_ http.ResponseWriter, r *http.Request, err error) {
+	if r.Context().Err() == nil { // else the client has gone
+		x.p.core.Logger.Warn("the upstream did not answer", "decision", x.id, "service", x.route.service, "error", err.Error())
+	}
+	x.answer(http.StatusBadGateway, "the service did not answer", x.id)
+}
+
+func (x *exchange) close() {
+	if err := x.pass.Close(guard.Summary{BytesIn: max(x.r.ContentLength, 0), BytesOut: x.count.n}); err != nil {
+		x.p.core.Logger.Error("the end of a request cannot be recorded", "decision", x.id, "error", err.Error())
+	}
+}
+
+// traceID takes the trace id from a W3C traceparent header, "" if it has none.
+func traceID(traceparent string) string {
+	parts := strings.Split(traceparent, "-")
+	if len(parts) < 4 || len(parts[1]) != 32 {
+		return ""
+	}
+	for i := range len(parts[1]) {
+		if !isHex(parts[1][i]) {
+			return ""
+		}
+	}
+	return parts[1]
+}
+
+// countingWriter counts an answer's bytes.
+type countingWriter struct {
+	http.ResponseWriter
+	n int64
+}
+
+func (c *countingWriter) Write(b []byte) (int, error) {
+	n, err := c.ResponseWriter.Write(b)
+	c.n += int64(n)
+	return n, err
+}
+
+// Unwrap lets http.ResponseController flush.
+func (c *countingWriter) Unwrap() http.ResponseWriter { return c.ResponseWriter }
+
+// buffers lends copy buffers to ReverseProxy.
+type buffers struct{ pool sync.Pool }
+
+// Get returns a buffer of 32 KiB.
+func (b *buffers) Get() []byte {
+	if v, ok := b.pool.Get().(*[]byte); ok {
+		return *v
+	}
+	return make([]byte, 32<<10)
+}
+
+// Put takes one back.
+func (b *buffers) Put(buf []byte) { b.pool.Put(&buf) }

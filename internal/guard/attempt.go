@@ -1,0 +1,67 @@
+package guard
+
+import (
+	"net/netip"
+
+	"github.com/sallyport-dev/sallyport/internal/attest"
+	"github.com/sallyport-dev/sallyport/internal/policy"
+)
+
+// A Credential is what a caller shows: exactly one of a bearer token and a local
+// connection. Make one with Bearer or Local.
+type Credential struct {
+	bearer string
+	conn   *attest.Conn
+	among  []string
+}
+
+// Bearer is a token in compact form (RFC 6750).
+func Bearer(raw string) Credential { return Credential{bearer: raw} }
+
+// Local is a connection whose other end is to be attested as one of the service
+// accounts among.
+func Local(c attest.Conn, among []string) Credential { return Credential{conn: &c, among: among} }
+
+// An Attempt is what somebody wants, in words that no protocol owns.
+type Attempt struct {
+	// Credentials are what the caller shows. One is proven; none, or more than
+	// one, is refused.
+	Credentials []Credential
+
+	// Service is the name of the protected service, or "" at our own doors.
+	Service string
+
+	// Resource is what Action is done to; for a service, the service. An account
+	// without a name is the caller itself, whoever that proves to be.
+	Resource policy.Resource
+
+	// Action is what is asked, such as "http.get" or "token.mint".
+	Action string
+
+	// Request holds the protocol's own variables for conditions; it may be nil.
+	Request policy.Vars
+
+	// Peer is the other end of the connection.
+	Peer netip.AddrPort
+
+	// TraceID is the caller's W3C trace id, or "".
+	TraceID string
+
+	// Unverified holds what an unproven caller claims, such as kid and iss; it is
+	// recorded, cut to 256 bytes.
+	Unverified map[string]string
+}
+
+// ForService returns an Attempt of action on the service called name.
+func ForService(name, action string) Attempt {
+	return Attempt{Service: name, Action: action, Resource: policy.Resource{Kind: policy.ServiceResource, Name: name}}
+}
+
+// mints reports whether the attempt, if allowed, makes a new token.
+func (a *Attempt) mints() bool { return a.Action == ActionMint }
+
+// ActionMint is asked for every token that is made.
+const ActionMint = "token.mint"
+
+// ActionMetadata is asked by a workload that reads its own identity's metadata.
+const ActionMetadata = "metadata.get"

@@ -1,0 +1,275 @@
+package guard
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/sallyport-dev/sallyport/internal/attest"
+	"github.com/sallyport-dev/sallyport/internal/audit"
+	"github.com/sallyport-dev/sallyport/internal/fault"
+	"github.com/sallyport-dev/sallyport/internal/identity"
+	"github.com/sallyport-dev/sallyport/internal/policy"
+	"github.com/sallyport-dev/sallyport/token"
+)
+
+// A BearerProver proves the tokens of one issuer.
+type BearerProver interface {
+	// Name is the provider's name, or identity.Self.
+	Name() string
+	// Issuer is the `iss` of its tokens.
+	Issuer() string
+	// Prove verifies a parsed token, all but its audience, or fails with an error
+	// that has a Code and a Class.
+	Prove(context.Context, *token.Token) (*identity.Proof, error)
+}
+
+// A LocalProver attests the other end of a local connection.
+type LocalProver interface {
+	// Prove finds the one account of among that the caller is.
+	Prove(ctx context.Context, c attest.Conn, among []string) (*identity.Proof, error)
+}
+
+// A Log makes records durable. Append returns only when the record is as durable
+// as asked, and with an error when it is not.
+type Log interface {
+	Append(*audit.Record, audit.Durability) (uint64, error)
+}
+
+// A Service is what the guard knows of a protected service.
+type Service struct {
+	Audiences  []string         // a token must be for one of these
+	Accept     []string         // names of the providers whose tokens are taken
+	Durability audit.Durability // of its records
+}
+
+// Config is what a Guard is made of; every field but Logger is required.
+type Config struct {
+	Policy   *policy.Snapshot
+	Services map[string]Service
+	Bearers  []BearerProver
+	Local    LocalProver
+	Log      Log
+	Replica  string // begins every decision id
+	Now      func() time.Time
+	Logger   *slog.Logger // hears alarms only; default slog.Default()
+}
+
+// A Guard admits or refuses. It is safe for concurrent use.
+type Guard struct {
+	c       Config
+	policy  atomic.Pointer[policy.Snapshot]
+	issuers map[string]BearerProver
+	tokens  tokenCache
+
+	closed  atomic.Bool
+	mu      sync.Mutex
+	waiting map[*receipt]struct{} // passes whose Done was asked for
+}
+
+// New returns a Guard.
+func New(c Config) *Guard {
+	if c.Logger == nil {
+		c.Logger = slog.Default()
+	}
+	g := &Guard{c: c, issuers: map[string]BearerProver{}, waiting: map[*receipt]struct{}{}}
+	g.policy.Store(c.Policy)
+	for _, b := range c.Bearers {
+		g.issuers[b.Issuer()] = b
+	}
+	return g
+}
+
+// Admit proves the attempt's credential, decides, and records the decision. It
+// returns a Pass, or a *fault.Error whose Decision names the record of the
+// refusal. It returns only after the record is durable; when it cannot be made
+// so, the answer is no.
+func (g *Guard) Admit(ctx context.Context, a Attempt) (*Pass, error) {
+	if g.closed.Load() {
+		return nil, g.Refuse(ctx, a, guardClosed, "")
+	}
+	proof, credential, err := g.prove(ctx, &a)
+	if err != nil {
+		code, f := explain(err)
+		if r, ok := errors.AsType[refusal](err); ok {
+			f.Code, f.Public = r.reason.public()
+		}
+		return nil, g.refuse(&a, code, err.Error(), f)
+	}
+	if a.Resource.Kind == policy.AccountResource && a.Resource.Name == "" {
+		a.Resource.Name = proof.Principal.Name
+	}
+	now := g.c.Now()
+	r := &receipt{guard: g, proof: proof, attempt: a, started: now}
+	d := g.decide(proof, a.Action, a.Request, &a, now)
+	rec := g.decisionRecord(audit.Admit, &a, proof, &d)
+	if d.Allow && a.mints() {
+		rec.Payload.IssuedTokenID = newTokenID()
+	}
+	id, err := g.append(rec, g.durability(&a))
+	if err != nil {
+		return nil, err
+	}
+	if !d.Allow {
+		f := notAllowed(&d)
+		f.Decision = id
+		return nil, f
+	}
+	r.admission = Admission{
+		ID: id, Principal: proof.Principal, Provider: proof.Provider, Service: a.Service, Resource: a.Resource, Action: a.Action,
+		Expires: proof.Expires, Attested: proof.Attested, IssuedTokenID: rec.Payload.IssuedTokenID, At: now, credential: credential,
+	}
+	return &Pass{r}, nil
+}
+
+// Refuse records that a door or gateway turned the attempt away before there was
+// a credential to judge, and returns what the caller may be told. why is detail
+// for the owner.
+func (g *Guard) Refuse(_ context.Context, a Attempt, r Reason, why string) *fault.Error {
+	code, public := r.public()
+	f := fault.New(code, nil, public)
+	if why != "" {
+		f.Cause = errors.New(why)
+	}
+	return g.refuse(&a, string(r), why, f)
+}
+
+// An Event is something the server itself did.
+type Event struct {
+	Action  string // "server.start", "server.stop", "keys.create", …
+	Detail  string
+	Version string // of the program, at start
+	Torn    int64  // bytes that a crash left behind, at start
+}
+
+// Note records an Event, synced.
+func (g *Guard) Note(_ context.Context, e Event) error {
+	_, err := g.append(&audit.Record{Kind: audit.Note, Policy: g.policy.Load().Revision(), Payload: audit.Payload{
+		Action: e.Action, Detail: e.Detail, Version: e.Version, TornBytes: e.Torn, Replica: g.c.Replica,
+	}}, audit.Synced)
+	return err
+}
+
+// Close ends every pass that somebody waits on and refuses what comes after.
+func (g *Guard) Close() {
+	g.mu.Lock()
+	g.closed.Store(true)
+	waiting := g.waiting
+	g.waiting = nil
+	g.mu.Unlock()
+	for r := range waiting {
+		r.end(ErrDrained)
+	}
+}
+
+// refusal is an error of the guard's own that carries its reason.
+type refusal struct {
+	reason Reason
+	why    string
+}
+
+func (r refusal) Error() string { return r.why }
+func (r refusal) Code() string  { return string(r.reason) }
+func (r refusal) Class() string { _, public := r.reason.public(); return public }
+
+func (g *Guard) prove(ctx context.Context, a *Attempt) (*identity.Proof, [32]byte, error) {
+	var none [32]byte
+	switch len(a.Credentials) {
+	case 0:
+		return nil, none, refusal{CredentialMissing, "the request has no credential"}
+	case 1:
+	default:
+		return nil, none, refusal{CredentialMalformed, "the request has several credentials"}
+	}
+	c := a.Credentials[0]
+	if c.conn != nil {
+		proof, err := g.c.Local.Prove(ctx, *c.conn, c.among)
+		return proof, none, err
+	}
+	svc, ok := g.c.Services[a.Service]
+	if !ok {
+		return nil, none, refusal{serviceUnknown, "no service is called " + strconv.Quote(a.Service)}
+	}
+	return g.proveBearer(ctx, a, c.bearer, &svc)
+}
+
+func (g *Guard) proveBearer(ctx context.Context, a *Attempt, raw string, svc *Service) (*identity.Proof, [32]byte, error) {
+	if len(raw) > token.MaxLength { // before it is hashed
+		_, err := token.Parse(raw)
+		return nil, [32]byte{}, malformed{err}
+	}
+	hash := sha256.Sum256([]byte(raw))
+	proof, ok := g.tokens.get(hash)
+	if ok {
+		if !slices.Contains(svc.Accept, proof.Provider) {
+			return nil, hash, refusal{issuerNotAccepted, "the service does not accept tokens of " + proof.Provider}
+		}
+		if err := proof.Still(ctx); err != nil {
+			g.tokens.drop(hash)
+			return nil, hash, err
+		}
+		return proof, hash, proof.For(svc.Audiences)
+	}
+	t, err := token.Parse(raw)
+	if err != nil {
+		return nil, hash, malformed{err}
+	}
+	a.Unverified = map[string]string{"iss": t.Claims.Issuer, "kid": t.Header.KeyID}
+	prover, ok := g.issuers[t.Claims.Issuer]
+	if !ok || !slices.Contains(svc.Accept, prover.Name()) {
+		return nil, hash, refusal{issuerNotAccepted, "the service accepts tokens of " + fmt.Sprint(svc.Accept) + ", and of these none has that issuer"}
+	}
+	if proof, err = prover.Prove(ctx, t); err != nil {
+		return nil, hash, err
+	}
+	if err := proof.For(svc.Audiences); err != nil {
+		return nil, hash, err
+	}
+	a.Unverified = nil // it is verified now, and the principal says it better
+	g.tokens.put(hash, proof, g.c.Now())
+	return proof, hash, nil
+}
+
+// malformed gives token.Parse's errors a code; its texts never quote the token.
+type malformed struct{ error }
+
+func (malformed) Code() string  { return "token_malformed" }
+func (malformed) Class() string { return "token malformed" }
+
+func (g *Guard) decide(p *identity.Proof, action string, vars policy.Vars, a *Attempt, now time.Time) policy.Decision {
+	peer := ""
+	if a.Peer.IsValid() {
+		peer = a.Peer.Addr().Unmap().String()
+	}
+	return g.policy.Load().Decide(&policy.Query{
+		Principal: p.Principal, Action: action, Resource: a.Resource, Vars: vars, Time: now, Peer: peer,
+	})
+}
+
+// durability of the record of an attempt: a token that was handed out must be in
+// the log after a power cut; calls wait as long as their service says.
+func (g *Guard) durability(a *Attempt) audit.Durability {
+	if a.mints() {
+		return audit.Synced
+	}
+	if svc, ok := g.c.Services[a.Service]; ok {
+		return svc.Durability
+	}
+	return audit.Written
+}
+
+// newTokenID returns a `jti`: 128 random bits.
+func newTokenID() string {
+	var b [16]byte
+	_, _ = rand.Read(b[:]) // never fails: crypto/rand.Read
+	return base64.RawURLEncoding.EncodeToString(b[:])
+}

@@ -1,0 +1,100 @@
+package guard
+
+import (
+	"errors"
+	"time"
+
+	"github.com/sallyport-dev/sallyport/internal/fault"
+	"github.com/sallyport-dev/sallyport/internal/policy"
+)
+
+// A Reason is why an attempt was refused, as records name it. Those of tokens are
+// package verifier's, those of local callers package attest's.
+type Reason string
+
+// Reasons of doors and gateways, which turn away what has no credential to judge.
+const (
+	CredentialMissing   Reason = "credential_missing"
+	CredentialMalformed Reason = "credential_malformed" // not one well-formed Bearer credential
+	HostUnknown         Reason = "host_unknown"
+	MethodNotAllowed    Reason = "method_not_allowed"
+	PathRefused         Reason = "path_not_canonical"
+	QueryRefused        Reason = "query_malformed"
+	HeaderRefused       Reason = "header_malformed"
+	UpgradeRefused      Reason = "upgrade_not_served"
+	FlavorMissing       Reason = "metadata_flavor_missing"
+	Forwarded           Reason = "request_was_forwarded" // through a proxy or by a browser
+	ParameterRefused    Reason = "parameter_not_accepted"
+	PathUnknown         Reason = "path_unknown"
+)
+
+// Reasons of the guard itself.
+const (
+	issuerNotAccepted Reason = "issuer_not_accepted" // the service does not take this provider's tokens
+	serviceUnknown    Reason = "service_unknown"
+	guardClosed       Reason = "shutting_down"
+)
+
+// public returns what the caller is told: whose fault it is, and a safe class.
+func (r Reason) public() (fault.Code, string) {
+	switch r {
+	case CredentialMissing:
+		return fault.Missing, "no credential"
+	case CredentialMalformed:
+		return fault.Invalid, "credential malformed"
+	case HostUnknown:
+		return fault.Absent, "no service of that name here"
+	case PathUnknown, serviceUnknown:
+		return fault.Absent, "not found"
+	case MethodNotAllowed:
+		return fault.Unsupported, "method not allowed"
+	case UpgradeRefused:
+		return fault.Unsupported, "this upgrade is not served"
+	case PathRefused:
+		return fault.Invalid, "path is not canonical"
+	case QueryRefused:
+		return fault.Invalid, "query is malformed"
+	case HeaderRefused:
+		return fault.Invalid, "header is malformed"
+	case ParameterRefused:
+		return fault.Invalid, "parameter not accepted"
+	case FlavorMissing, Forwarded:
+		return fault.Denied, "not allowed"
+	case guardClosed:
+		return fault.Busy, "shutting down"
+	case issuerNotAccepted:
+		return fault.Unproven, "token not trusted"
+	}
+	return fault.Unproven, "credential not accepted"
+}
+
+// coded is what provers' errors say of themselves.
+type coded interface {
+	error
+	Code() string  // for the record
+	Class() string // for the caller
+}
+
+// explain sorts a prover's error into a reason code for the record and the public
+// half for the caller. An error of another kind is our fault, and its text stays
+// with the owner.
+func explain(err error) (code string, f *fault.Error) {
+	var c coded
+	if !errors.As(err, &c) {
+		return "prover_failed", fault.Of(err)
+	}
+	f = fault.New(fault.Unproven, err, c.Class())
+	if c.Code() == "keys_unavailable" { // the provider's fault, and not for ever
+		f.Code, f.RetryAfter = fault.Busy, 5*time.Second
+	}
+	return c.Code(), f
+}
+
+// notAllowed is all that a caller learns of a decision against it.
+func notAllowed(d *policy.Decision) *fault.Error {
+	var cause error
+	if d.Near != "" {
+		cause = errors.New("the nearest rule is " + d.Near + ": " + d.NearWhy)
+	}
+	return fault.New(fault.Denied, cause, "not allowed")
+}

@@ -1,0 +1,67 @@
+package guard
+
+import (
+	"strconv"
+	"time"
+
+	"github.com/sallyport-dev/sallyport/internal/audit"
+	"github.com/sallyport-dev/sallyport/internal/fault"
+	"github.com/sallyport-dev/sallyport/internal/identity"
+	"github.com/sallyport-dev/sallyport/internal/policy"
+)
+
+// payload is what every record of an attempt holds: who is filled in when known.
+func (g *Guard) payload(a *Attempt) audit.Payload {
+	p := audit.Payload{Action: a.Action, Replica: g.c.Replica, TraceID: a.TraceID, Unverified: a.Unverified, Vars: policy.Recorded(a.Request)}
+	if a.Resource.Kind != policy.ServiceResource && a.Resource.Name != "" {
+		p.Resource = a.Resource.String()
+	}
+	if a.Peer.IsValid() {
+		p.Peer = a.Peer.String()
+	}
+	return p
+}
+
+func (g *Guard) decisionRecord(kind audit.Kind, a *Attempt, proof *identity.Proof, d *policy.Decision) *audit.Record {
+	p := g.payload(a)
+	p.Principal, p.Provider, p.TokenID = proof.Principal.ID(), proof.Provider, proof.TokenID
+	p.Reason, p.Shadow, p.Near = string(d.Reason), d.Shadow, d.Near
+	if d.NearWhy != "" {
+		p.Detail = d.NearWhy
+	}
+	for _, r := range d.Read {
+		if p.Vars == nil {
+			p.Vars = map[string]string{}
+		}
+		p.Vars[r.Name] = r.Value
+	}
+	rec := &audit.Record{Kind: kind, Decision: audit.Deny, Rule: d.Rule, Service: a.Service, Policy: g.policy.Load().Revision(), Payload: p}
+	if d.Allow {
+		rec.Decision = audit.Allow
+	}
+	return rec
+}
+
+// refuse records a refusal and returns f with the record's id in it.
+func (g *Guard) refuse(a *Attempt, code, why string, f *fault.Error) *fault.Error {
+	p := g.payload(a)
+	p.Reason, p.Detail = code, why
+	id, err := g.append(&audit.Record{Kind: audit.Refuse, Decision: audit.Deny, Service: a.Service,
+		Policy: g.policy.Load().Revision(), Payload: p}, audit.Written)
+	if err != nil {
+		return fault.Of(err)
+	}
+	f.Decision = id
+	return f
+}
+
+// append makes rec durable and returns its decision id, or the refusal that the
+// caller gets when there is no record: no record, no pass.
+func (g *Guard) append(rec *audit.Record, d audit.Durability) (string, error) {
+	seq, err := g.c.Log.Append(rec, d)
+	if err != nil {
+		g.c.Logger.Error("a decision cannot be recorded, so it is refused", "error", err.Error())
+		return "", &fault.Error{Code: fault.Busy, Public: "decisions cannot be recorded now", RetryAfter: 5 * time.Second, Cause: err}
+	}
+	return g.c.Replica + "-" + strconv.FormatUint(seq, 10), nil
+}

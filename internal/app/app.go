@@ -1,0 +1,281 @@
+// Package app is the wiring: it turns a Config into a running program, and is the
+// only importer of everything. What the parts do is said in the parts.
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/sallyport-dev/sallyport/internal/attest"
+	"github.com/sallyport-dev/sallyport/internal/audit"
+	"github.com/sallyport-dev/sallyport/internal/config"
+	"github.com/sallyport-dev/sallyport/internal/door/discovery"
+	"github.com/sallyport-dev/sallyport/internal/door/metadata"
+	"github.com/sallyport-dev/sallyport/internal/federation"
+	"github.com/sallyport-dev/sallyport/internal/gateway"
+	"github.com/sallyport-dev/sallyport/internal/gateway/httpproxy"
+	"github.com/sallyport-dev/sallyport/internal/guard"
+	"github.com/sallyport-dev/sallyport/internal/identity"
+	"github.com/sallyport-dev/sallyport/internal/issuer"
+	"github.com/sallyport-dev/sallyport/internal/keys"
+	"github.com/sallyport-dev/sallyport/internal/policy"
+	"github.com/sallyport-dev/sallyport/internal/store"
+	"github.com/sallyport-dev/sallyport/token"
+)
+
+// Options are what a test may want to hold in its own hands.
+type Options struct {
+	Version string                                     // of the program
+	Logger  *slog.Logger                               // default slog.Default()
+	Now     func() time.Time                           // default time.Now
+	Listen  func(address string) (net.Listener, error) // default TCP
+}
+
+func (o *Options) complete() {
+	if o.Logger == nil {
+		o.Logger = slog.Default()
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Listen == nil {
+		o.Listen = func(address string) (net.Listener, error) { return net.Listen("tcp", address) }
+	}
+}
+
+// An App is a program that is ready to run: its listeners are open, so that
+// whoever connects from now on is answered.
+type App struct {
+	c       *config.Config
+	o       Options
+	lock    *os.File
+	db      *store.DB
+	log     *audit.Log
+	keys    *keys.Set
+	guard   *guard.Guard
+	servers []*server
+	ready   readiness
+}
+
+// New opens everything that a completed Config names. On an error nothing stays
+// open.
+func New(ctx context.Context, c *config.Config, o Options) (_ *App, err error) {
+	o.complete()
+	a := &App{c: c, o: o}
+	defer func() {
+		if err != nil {
+			a.release()
+		}
+	}()
+	if err := os.MkdirAll(c.DataDir, 0o700); err != nil {
+		return nil, fmt.Errorf("make data_dir: %w", err)
+	}
+	if a.lock, err = lockDir(c.DataDir); err != nil {
+		return nil, err
+	}
+	kek, err := keys.OpenKEK(KEKFile(c.DataDir))
+	if err != nil {
+		return nil, err
+	}
+	if a.db, err = store.Open(ctx, c.Store, c.DataDir); err != nil {
+		return nil, err
+	}
+	if a.keys, err = keys.Open(ctx, a.db, kek, o.Now); err != nil {
+		return nil, fmt.Errorf("open signing keys: %w", err)
+	}
+	if err := a.openLog(kek); err != nil {
+		return nil, err
+	}
+	if err := a.wire(); err != nil {
+		return nil, err
+	}
+	return a, nil
+}
+
+// KEKFile is where the key-encryption key of a data_dir lies.
+func KEKFile(dataDir string) string { return filepath.Join(dataDir, "kek") }
+
+// LogDir is where the audit log of a data_dir lies.
+func LogDir(dataDir string) string { return filepath.Join(dataDir, "log") }
+
+func (a *App) openLog(kek *keys.KEK) error {
+	origin := a.c.TrustDomain + "/" + a.c.Replica
+	signer, verifierKey, err := a.keys.NoteSigner(origin)
+	if err != nil {
+		return err
+	}
+	a.log, err = audit.Open(audit.Options{
+		Dir: LogDir(a.c.DataDir), Origin: origin, Sealer: kek, Signer: signer, VerifierKey: verifierKey,
+		Checkpoint: a.c.Audit.Checkpoint, Now: a.o.Now, Logger: a.o.Logger,
+	})
+	if err != nil {
+		return fmt.Errorf("open the audit log: %w", err)
+	}
+	return nil
+}
+
+// wire builds guard, issuer, doors and gateways, and opens their listeners.
+func (a *App) wire() error {
+	c := a.c
+	snapshot, err := policy.Compile(c.Config, c.World())
+	if err != nil {
+		return fmt.Errorf("compile policies: %w", err)
+	}
+	bearers, err := a.bearers()
+	if err != nil {
+		return err
+	}
+	a.guard = guard.New(guard.Config{
+		Policy: snapshot, Services: a.services(), Bearers: bearers, Log: a.log, Replica: c.Replica, Now: a.o.Now, Logger: a.o.Logger,
+		Local: attest.New(c.ServiceAccounts, func(name string) string { return identity.Email(c.TrustDomain, name) }),
+	})
+	mint := issuer.New(c.Issuer, c.TrustDomain, a.keys, a.o.Now)
+	if err := a.serveDoors(mint); err != nil {
+		return err
+	}
+	if len(c.Services) > 0 {
+		core := gateway.Core{Guard: a.guard, Assert: mint, Logger: a.o.Logger}
+		var targets []httpproxy.Target
+		for i := range c.Services {
+			targets = append(targets, httpproxy.Target{Service: c.Services[i].Name, Config: *c.Services[i].HTTP})
+		}
+		if err := a.listen("gateway", c.Gateway.Listen, func(string) http.Handler { return httpproxy.New(core, targets) }); err != nil {
+			return err
+		}
+	}
+	a.ready.add("audit log", a.log.Health)
+	return a.listen("telemetry", c.Telemetry.Listen, func(string) http.Handler { return &a.ready })
+}
+
+func (a *App) serveDoors(mint *issuer.Issuer) error {
+	c := a.c
+	door := discovery.New(discovery.Config{
+		URL:        c.Issuer.URL,
+		Tokens:     func() []token.Key { return a.keys.Public(keys.Tokens) },
+		Assertions: func() []token.Key { return a.keys.Public(keys.Assertions) },
+	})
+	if err := a.listen("issuer", c.Issuer.Listen, func(string) http.Handler { return onlyHosts(door, c.Issuer) }); err != nil {
+		return err
+	}
+	for _, m := range c.Metadata {
+		err := a.listen("metadata", m.Listen, func(addr string) http.Handler {
+			return metadata.New(m, metadata.Options{Address: addr, TrustDomain: c.TrustDomain,
+				OwnAPIs: []string{c.Issuer.Audience, c.Issuer.URL}, Guard: a.guard, Mint: mint})
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (a *App) bearers() ([]guard.BearerProver, error) {
+	self, err := federation.NewSelf(a.c.Issuer.URL, a.keys.Source(keys.Tokens), a.c.TrustDomain, a.c.World().Accounts, a.o.Now)
+	if err != nil {
+		return nil, fmt.Errorf("own tokens: %w", err)
+	}
+	out := []guard.BearerProver{self}
+	for _, p := range a.c.Providers {
+		prover, err := federation.New(p, a.o.Now, a.o.Logger)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, prover)
+	}
+	return out, nil
+}
+
+// services gives each service the durability that it, or the file as a whole, asks
+// for; calls otherwise wait for the write alone.
+func (a *App) services() map[string]guard.Service {
+	out := map[string]guard.Service{}
+	for i := range a.c.Services {
+		s := &a.c.Services[i]
+		d := audit.Written
+		for _, asked := range []audit.Durability{a.c.Audit.Durability, s.Audit.Durability} {
+			if asked != "" {
+				d = asked
+			}
+		}
+		out[s.Name] = guard.Service{Audiences: s.Audiences, Accept: s.Accept, Durability: d}
+	}
+	return out
+}
+
+// Run serves until ctx ends or a listener fails, then shuts down: it stops
+// accepting, lets requests finish for up to 10 s, and signs the log's last
+// checkpoint.
+func (a *App) Run(ctx context.Context) error {
+	err := a.guard.Note(ctx, guard.Event{Action: "server.start", Version: a.o.Version, Torn: a.log.Recovered(),
+		Detail: fmt.Sprintf("%d services, %d service accounts, %d providers", len(a.c.Services), len(a.c.ServiceAccounts), len(a.c.Providers))})
+	if err != nil {
+		a.release()
+		return fmt.Errorf("record the start: %w", errors.Unwrap(err))
+	}
+	failed := make(chan error, len(a.servers))
+	for _, s := range a.servers {
+		go func() { failed <- s.serve() }()
+		a.o.Logger.Info("listening", "what", s.name, "address", s.listener.Addr().String())
+	}
+	a.o.Logger.Info("ready", "version", a.o.Version, "issuer", a.c.Issuer.URL, "data_dir", a.c.DataDir)
+	a.ready.set(true)
+	select {
+	case <-ctx.Done():
+		err = nil
+	case err = <-failed:
+	}
+	return errors.Join(err, a.shutdown())
+}
+
+// drain is how long requests may take to finish at shutdown.
+const drain = 10 * time.Second
+
+func (a *App) shutdown() error {
+	a.ready.set(false)
+	a.o.Logger.Info("shutting down")
+	ctx, cancel := context.WithTimeout(context.Background(), drain)
+	defer cancel()
+	done := make(chan error, len(a.servers))
+	for _, s := range a.servers {
+		go func() { done <- s.http.Shutdown(ctx) }()
+	}
+	var errs []error
+	for range a.servers {
+		if err := <-done; err != nil {
+			errs = append(errs, fmt.Errorf("requests were cut off after %v: %w", drain, err))
+		}
+	}
+	a.guard.Close()
+	if err := a.guard.Note(ctx, guard.Event{Action: "server.stop"}); err != nil {
+		errs = append(errs, fmt.Errorf("record the stop: %w", errors.Unwrap(err)))
+	}
+	return errors.Join(append(errs, a.release())...)
+}
+
+// release closes what is open, in the order that loses nothing: the log first.
+func (a *App) release() error {
+	var errs []error
+	for _, s := range a.servers {
+		_ = s.listener.Close()
+		_ = s.http.Close()
+	}
+	if a.log != nil {
+		if err := a.log.Close(); err != nil {
+			errs = append(errs, fmt.Errorf("close the audit log: %w", err))
+		}
+	}
+	if a.db != nil {
+		errs = append(errs, a.db.Close())
+	}
+	if a.lock != nil {
+		errs = append(errs, a.lock.Close())
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,120 @@
+package app
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/go-json-experiment/json"
+
+	"github.com/sallyport-dev/sallyport/internal/gateway/httpproxy"
+	"github.com/sallyport-dev/sallyport/internal/issuer"
+)
+
+type server struct {
+	name     string
+	listener net.Listener
+	http     *http.Server
+}
+
+func (s *server) serve() error {
+	if err := s.http.Serve(s.listener); !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serve %s: %w", s.name, err)
+	}
+	return nil
+}
+
+// listen opens address for the handler that handler makes for it.
+func (a *App) listen(name, address string, handler func(addr string) http.Handler) error {
+	l, err := a.o.Listen(address)
+	if err != nil {
+		return fmt.Errorf("listen for %s: %w", name, err)
+	}
+	a.servers = append(a.servers, &server{name, l, &http.Server{
+		Handler:           handler(l.Addr().String()),
+		ReadHeaderTimeout: httpproxy.ReadHeaderTimeout,
+		IdleTimeout:       httpproxy.IdleTimeout,
+		MaxHeaderBytes:    httpproxy.MaxHeaderBytes,
+		ErrorLog:          slog.NewLogLogger(a.o.Logger.Handler(), slog.LevelWarn),
+	}})
+	return nil
+}
+
+// onlyHosts answers requests for the issuer's own names alone, so that a page
+// whose name was rebound to our address reads nothing.
+func onlyHosts(next http.Handler, c issuer.Config) http.Handler {
+	var names []string
+	if u, err := url.Parse(c.URL); err == nil {
+		names = append(names, strings.ToLower(u.Hostname()))
+	}
+	for _, h := range c.Hosts {
+		names = append(names, strings.ToLower(h))
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !slices.Contains(names, strings.ToLower((&url.URL{Host: r.Host}).Hostname())) {
+			http.Error(w, "this issuer does not answer to that host name", http.StatusMisdirectedRequest)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// readiness serves /healthz (the process answers) and /readyz (it can do its work).
+type readiness struct {
+	mu      sync.Mutex
+	running bool
+	names   []string
+	checks  []func() error
+}
+
+func (r *readiness) add(name string, check func() error) {
+	r.names, r.checks = append(r.names, name), append(r.checks, check)
+}
+
+func (r *readiness) set(running bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.running = running
+}
+
+type readyAnswer struct {
+	Ready  bool              `json:"ready"`
+	Checks map[string]string `json:"checks"`
+}
+
+func (r *readiness) ServeHTTP(w http.ResponseWriter, req *http.Request) {
+	switch req.URL.Path {
+	case "/healthz":
+		_, _ = w.Write([]byte("ok\n"))
+		return
+	case "/readyz":
+	default:
+		http.NotFound(w, req)
+		return
+	}
+	r.mu.Lock()
+	out := readyAnswer{Ready: r.running, Checks: map[string]string{"running": "ok"}}
+	r.mu.Unlock()
+	if !out.Ready {
+		out.Checks["running"] = "starting or shutting down"
+	}
+	for i, check := range r.checks {
+		out.Checks[r.names[i]] = "ok"
+		if err := check(); err != nil {
+			out.Ready = false
+			out.Checks[r.names[i]] = err.Error()
+		}
+	}
+	w.Header().Set("Content-Type", "application/json")
+	if !out.Ready {
+		w.WriteHeader(http.StatusServiceUnavailable)
+	}
+	body, _ := json.Marshal(out, json.Deterministic(true)) // strings and a bool
+	_, _ = w.Write(append(body, '\n'))
+}

@@ -1,0 +1,294 @@
+// Package config is the file: each component's own Config, composed, read
+// strictly, completed and checked as a whole. Nothing here is copied into another
+// struct; what a section means is said in the component's package.
+//
+// Every mistake is reported at once, with file, line, path and what would be
+// right. Reloading comes later.
+package config
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/sallyport-dev/sallyport/internal/attest"
+	"github.com/sallyport-dev/sallyport/internal/audit"
+	"github.com/sallyport-dev/sallyport/internal/door/metadata"
+	"github.com/sallyport-dev/sallyport/internal/federation"
+	"github.com/sallyport-dev/sallyport/internal/gateway"
+	"github.com/sallyport-dev/sallyport/internal/gateway/all"
+	"github.com/sallyport-dev/sallyport/internal/identity"
+	"github.com/sallyport-dev/sallyport/internal/issuer"
+	"github.com/sallyport-dev/sallyport/internal/policy"
+	"github.com/sallyport-dev/sallyport/internal/store"
+)
+
+// Config is the whole file.
+type Config struct {
+	// TrustDomain names everything issued here: spiffe://TRUST-DOMAIN/sa/NAME.
+	// Required; it cannot be changed later without changing every identity.
+	TrustDomain string `yaml:"trust_domain"`
+
+	// Replica names this server's log and begins its decision ids. Default: the
+	// host's name.
+	Replica string `yaml:"replica,omitempty"`
+
+	Issuer issuer.Config `yaml:"issuer"`
+
+	// DataDir holds the store, the log and keys. Required.
+	DataDir string `yaml:"data_dir"`
+
+	Store     store.Config `yaml:"store,omitempty"`
+	Audit     audit.Config `yaml:"audit,omitempty"`
+	Telemetry Telemetry    `yaml:"telemetry,omitempty"`
+
+	// Metadata are the metadata doors: one, or a list.
+	Metadata []metadata.Config `yaml:"metadata,omitempty" config:"one"`
+
+	ServiceAccounts []attest.Account    `yaml:"service_accounts,omitempty"`
+	Providers       []federation.Config `yaml:"providers,omitempty"`
+	Gateway         gateway.Config      `yaml:"gateway,omitempty"`
+	Services        []all.Service       `yaml:"services,omitempty"`
+
+	policy.Config `yaml:",inline"`
+}
+
+// Telemetry is where health is served.
+type Telemetry struct {
+	// Listen serves /healthz and /readyz. Default 127.0.0.1:8402.
+	Listen string `yaml:"listen,omitempty"`
+}
+
+var (
+	trustDomain = regexp.MustCompile(`^[a-z0-9._-]{1,255}$`) // SPIFFE-ID section 2.1
+	replica     = regexp.MustCompile(`^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$`)
+)
+
+// Complete fills defaults and returns every mistake, each starting with its path.
+// Relative paths in the file start at dir.
+func (c *Config) Complete(dir string) error {
+	var m mistakes
+	if !trustDomain.MatchString(c.TrustDomain) {
+		m.add("trust_domain", "%q: want lower-case letters, digits, dots, - and _, such as acme.internal", c.TrustDomain)
+	}
+	if c.Replica == "" {
+		host, _ := os.Hostname() // empty fails the check below, which says what to do
+		c.Replica = strings.ToLower(host)
+	}
+	if !replica.MatchString(c.Replica) {
+		m.add("replica", "%q: want lower-case letters, digits, dots, - and _ between them, at most 63: it begins every decision id", c.Replica)
+	}
+	if c.DataDir == "" {
+		m.add("data_dir", "is missing: write the folder for keys and the audit log, such as /var/lib/sallyport")
+	} else if !filepath.IsAbs(c.DataDir) {
+		c.DataDir = filepath.Join(dir, c.DataDir)
+	}
+	if c.Telemetry.Listen == "" {
+		c.Telemetry.Listen = "127.0.0.1:8402"
+	}
+	m.join("issuer", c.Issuer.Complete())
+	m.join("store", c.Store.Complete())
+	m.join("audit", c.Audit.Complete())
+	for i := range c.ServiceAccounts {
+		m.join(at("service_accounts", i), c.ServiceAccounts[i].Complete())
+	}
+	for i := range c.Metadata {
+		m.join(at("metadata", i), c.Metadata[i].Complete())
+	}
+	for i := range c.Providers {
+		m.join(at("providers", i), c.Providers[i].Complete(dir))
+	}
+	for i := range c.Services {
+		m.join(at("services", i), c.Services[i].Complete())
+	}
+	c.checkListeners(&m)
+	c.checkAccounts(&m)
+	c.checkProviders(&m)
+	c.checkServices(&m)
+	if _, err := policy.Compile(c.Config, c.World()); err != nil {
+		m.join("", err)
+	}
+	return errors.Join(m...)
+}
+
+// mistakes are errors that start with their path.
+type mistakes []error
+
+func (m *mistakes) add(path, format string, args ...any) {
+	*m = append(*m, fmt.Errorf("%s: "+format, append([]any{path}, args...)...))
+}
+
+// join takes a component's mistakes, whose paths are below path.
+func (m *mistakes) join(path string, err error) {
+	for _, e := range flatten(err) {
+		switch {
+		case path == "":
+			*m = append(*m, e)
+		default:
+			*m = append(*m, fmt.Errorf("%s.%w", path, e))
+		}
+	}
+}
+
+// flatten takes joined errors apart.
+func flatten(err error) []error {
+	if err == nil {
+		return nil
+	}
+	if j, ok := err.(interface{ Unwrap() []error }); ok {
+		var out []error
+		for _, e := range j.Unwrap() {
+			out = append(out, flatten(e)...)
+		}
+		return out
+	}
+	return []error{err}
+}
+
+func at(list string, i int) string { return fmt.Sprintf("%s[%d]", list, i) }
+
+func (c *Config) checkListeners(m *mistakes) {
+	check := func(path, addr string) {
+		if addr == "" {
+			return // reported as missing where it is required
+		}
+		if _, _, err := net.SplitHostPort(addr); err != nil {
+			m.add(path, "%q: want an address and a port, such as 127.0.0.1:8400", addr)
+		}
+	}
+	check("issuer.listen", c.Issuer.Listen)
+	check("telemetry.listen", c.Telemetry.Listen)
+	check("gateway.listen", c.Gateway.Listen)
+	if c.Gateway.Listen == "" && len(c.Services) > 0 {
+		m.add("gateway.listen", "is missing: the services below are served there")
+	}
+}
+
+func (c *Config) checkAccounts(m *mistakes) {
+	seen := map[string]bool{}
+	for i, a := range c.ServiceAccounts {
+		if seen[a.Name] {
+			m.add(at("service_accounts", i)+".name", "%q is there twice", a.Name)
+		}
+		seen[a.Name] = true
+	}
+	for i, d := range c.Metadata {
+		for j, name := range d.ServiceAccounts {
+			if !seen[name] {
+				m.add(fmt.Sprintf("metadata[%d].service_accounts[%d]", i, j), "%q is not among service_accounts", name)
+			}
+		}
+	}
+}
+
+func (c *Config) checkProviders(m *mistakes) {
+	names, issuers := map[string]bool{}, map[string]bool{c.Issuer.URL: true}
+	for i, p := range c.Providers {
+		if names[p.Name] {
+			m.add(at("providers", i)+".name", "%q is there twice", p.Name)
+		}
+		names[p.Name] = true
+		if p.OIDC == nil {
+			continue
+		}
+		if issuers[p.OIDC.Issuer] {
+			m.add(at("providers", i)+".oidc.issuer", "%q is another provider's, or our own: a token could not be told whose it is", p.OIDC.Issuer)
+		}
+		issuers[p.OIDC.Issuer] = true
+	}
+}
+
+func (c *Config) checkServices(m *mistakes) {
+	names, hosts, audiences := map[string]bool{}, map[string]string{}, map[string]string{}
+	for _, own := range c.ownAudiences() {
+		audiences[own] = "this issuer itself, whose APIs take access tokens"
+	}
+	for i := range c.Services {
+		s, path := &c.Services[i], at("services", i)
+		if names[s.Name] {
+			m.add(path+".name", "%q is there twice", s.Name)
+		}
+		names[s.Name] = true
+		for j, a := range s.Audiences {
+			if other, taken := audiences[a]; taken && other != s.Name {
+				m.add(fmt.Sprintf("%s.audiences[%d]", path, j), "%q is the audience of %s: an audience is one service's", a, other)
+			}
+			audiences[a] = s.Name
+		}
+		for j, name := range s.Accept {
+			c.checkAccept(m, fmt.Sprintf("%s.accept[%d]", path, j), name, s.Audiences)
+		}
+		if s.HTTP == nil {
+			continue
+		}
+		for j, h := range s.HTTP.Hosts {
+			if other, taken := hosts[h]; taken && other != s.Name {
+				m.add(fmt.Sprintf("%s.http.hosts[%d]", path, j), "%q is a host of %s", h, other)
+			}
+			hosts[h] = s.Name
+		}
+	}
+}
+
+// checkAccept refuses a provider that could never be accepted: a typing mistake
+// there would look like a provider whose tokens are all bad.
+func (c *Config) checkAccept(m *mistakes, path, name string, audiences []string) {
+	if name == identity.Self {
+		return
+	}
+	i := slices.IndexFunc(c.Providers, func(p federation.Config) bool { return p.Name == name })
+	if i < 0 {
+		m.add(path, "%q is neither self nor a provider", name)
+		return
+	}
+	if o := c.Providers[i].OIDC; o != nil && !slices.ContainsFunc(audiences, func(a string) bool { return slices.Contains(o.Audiences, a) }) {
+		m.add(path, "%q may speak for none of this service's audiences: add one to providers[%d].oidc.audiences", name, i)
+	}
+}
+
+func (c *Config) ownAudiences() []string { return []string{c.Issuer.URL, c.Issuer.Audience} }
+
+// World returns the names that policies may use.
+func (c *Config) World() policy.World {
+	w := policy.World{Services: map[string]string{}, MintPatterns: c.Issuer.Audiences}
+	for i := range c.Services {
+		w.Services[c.Services[i].Name] = c.Services[i].Family()
+		w.Audiences = append(w.Audiences, c.Services[i].Audiences...)
+	}
+	for _, a := range c.ServiceAccounts {
+		w.Accounts = append(w.Accounts, a.Name)
+	}
+	for _, p := range c.Providers {
+		w.Providers = append(w.Providers, p.Name)
+	}
+	return w
+}
+
+// Warnings returns what is allowed and should not stay.
+func (c *Config) Warnings() []string {
+	var out []string
+	if slices.Contains(c.Issuer.Audiences, "*") {
+		out = append(out, `issuer.audiences: "*" lets every service account mint for any audience`)
+	}
+	for _, l := range []struct{ path, addr, what string }{
+		{"issuer.listen", c.Issuer.Listen, "keys and tokens"},
+		{"gateway.listen", c.Gateway.Listen, "bearer tokens"},
+	} {
+		if l.addr != "" && !loopback(l.addr) {
+			out = append(out, fmt.Sprintf("%s: %s is reachable from elsewhere without TLS, which this version does not serve: put a TLS proxy in front, or %s travel in the clear", l.path, l.addr, l.what))
+		}
+	}
+	return out
+}
+
+func loopback(addr string) bool {
+	host, _, err := net.SplitHostPort(addr)
+	ip, perr := netip.ParseAddr(host)
+	return err == nil && (host == "localhost" || perr == nil && ip.IsLoopback())
+}

@@ -1,0 +1,205 @@
+package audit
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+// roll starts the next segment. What is before it is durable when it exists, so
+// that only the last segment can have a torn tail and only its hashes can be
+// incomplete after a power cut. Called with mu held.
+func (l *Log) roll() error {
+	if err := l.file.Sync(); err != nil {
+		return l.breaks(fsyncFailed(err))
+	}
+	if err := l.tree.flush(l.hashes); err != nil {
+		return err
+	}
+	if err := l.hashes.Sync(); err != nil {
+		return l.breaks(fsyncFailed(err))
+	}
+	f, err := l.opt.fs.OpenFile(segmentPath(l.opt.Dir, l.tree.size), os.O_CREATE|os.O_RDWR)
+	if err != nil {
+		return fmt.Errorf("start a segment: %w", err)
+	}
+	if err := l.opt.fs.SyncDir(filepath.Join(l.opt.Dir, segmentsDir)); err != nil {
+		_ = f.Close() // the other error is the one to hear of
+		return l.breaks(fsyncFailed(err))
+	}
+	l.retired = append(l.retired, l.file)
+	l.file, l.start, l.off = f, l.tree.size, 0
+	return nil
+}
+
+// fsyncFailed says why there is no second try: after a failed fsync the kernel may
+// have dropped the pages it could not write and call the next fsync a success.
+func fsyncFailed(err error) error {
+	return fmt.Errorf("what was written may be lost although it can be read: %w", err)
+}
+
+// sync returns once fdatasync covers the first size entries. Whoever finds syncing
+// free calls it for all who wrote before; they find their entries covered.
+func (l *Log) sync(size uint64) error {
+	l.syncing.Lock()
+	defer l.syncing.Unlock()
+	if l.synced >= size {
+		return nil
+	}
+	l.mu.Lock()
+	f, target, broken, retired := l.file, l.tree.size, l.broken, l.retired
+	l.retired = nil
+	l.mu.Unlock()
+	for _, old := range retired {
+		_ = old.Close() // it is synced; nothing is left to lose
+	}
+	if broken != nil {
+		return unavailable(broken)
+	}
+	err := f.Sync()
+
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err != nil {
+		return unavailable(l.breaks(fsyncFailed(err)))
+	}
+	if l.broken != nil {
+		// the kernel tells one caller only; roll may have been the one
+		return unavailable(l.broken)
+	}
+	l.synced = target
+	return nil
+}
+
+// Checkpoint signs the log as it is now. There is nothing to do if the last
+// checkpoint covers it.
+func (l *Log) Checkpoint() error {
+	l.mu.Lock()
+	closed := l.closed
+	l.mu.Unlock()
+	if closed {
+		return ErrClosed
+	}
+	return l.checkpoint()
+}
+
+func (l *Log) checkpoint() error {
+	l.checkpointing.Lock()
+	defer l.checkpointing.Unlock()
+	l.mu.Lock()
+	h := head{origin: l.opt.Origin, size: l.tree.size}
+	if h.size == l.covered {
+		l.mu.Unlock()
+		return nil
+	}
+	h.root = l.tree.root()
+	err := l.tree.flush(l.hashes)
+	l.mu.Unlock()
+	if err == nil {
+		err = l.publish(h)
+	}
+
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err != nil {
+		err = fmt.Errorf("sign a checkpoint over %d entries: %w", h.size, err)
+		if l.unsigned == nil {
+			l.opt.Logger.Error("audit log cannot be signed; it is tried again", "err", err)
+		}
+		l.unsigned = err
+		return err
+	}
+	if l.unsigned != nil {
+		l.unsigned = nil
+		l.opt.Logger.Info("audit log is signed again", "size", h.size)
+	}
+	l.covered = h.size
+	if waiting := l.tree.size - l.covered; waiting >= bundleEntries {
+		wake(l.full)
+	} else if waiting > 0 {
+		wake(l.first)
+	}
+	return nil
+}
+
+// publish writes the checkpoint h, after the entries it covers are durable.
+func (l *Log) publish(h head) error {
+	if err := l.sync(h.size); err != nil {
+		return err
+	}
+	msg, err := h.sign(l.opt.Signer)
+	if err != nil {
+		return err
+	}
+	return replaceFile(l.opt.fs, filepath.Join(l.opt.Dir, checkpointFile), msg)
+}
+
+// wake tells the checkpointer, if nobody has since it last looked.
+func wake(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// minApart is the least time between two checkpoints that a full bundle causes:
+// under load an fdatasync per 256 records would be most of what the disk does.
+const minApart = 100 * time.Millisecond
+
+// run makes checkpoints when they are due, until stop.
+func (l *Log) run() {
+	defer close(l.done)
+	timer := time.NewTimer(0)
+	<-timer.C
+	defer timer.Stop()
+	waiting := false // for timer
+	var last time.Time
+	for {
+		select {
+		case <-l.stop:
+			return
+		case <-l.first:
+			if !waiting {
+				timer.Reset(l.opt.Checkpoint)
+				waiting = true
+			}
+		case <-l.full:
+			timer.Reset(min(l.opt.Checkpoint, max(0, minApart-time.Since(last))))
+			waiting = true
+		case <-timer.C:
+			waiting = false
+			last = time.Now()
+			if err := l.checkpoint(); err != nil {
+				// Health and the logger have it; it stays due
+				timer.Reset(l.opt.Checkpoint)
+				waiting = true
+			}
+		}
+	}
+}
+
+// Close signs a last checkpoint and releases the files. Appends that come after it
+// fail with ErrClosed, and so does a second Close.
+func (l *Log) Close() error {
+	l.mu.Lock()
+	if l.closed {
+		l.mu.Unlock()
+		return ErrClosed
+	}
+	l.closed = true
+	l.mu.Unlock()
+	close(l.stop)
+	<-l.done
+	err := l.checkpoint()
+
+	l.syncing.Lock() // a Synced Append may still wait for its fdatasync
+	defer l.syncing.Unlock()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, f := range append(l.retired, l.file, l.hashes) {
+		_ = f.Close() // all is synced, or err says that it is not
+	}
+	l.retired = nil
+	return err
+}

@@ -98,12 +98,12 @@ func split(raw string) (header, payload, sig []byte, err error) {
 		return nil, nil, nil, errors.New("a compact token has three parts")
 	}
 	var out [3][]byte
-	for i, name := range [3]string{"header", "claims", "signature"} {
+	for i, name := range [3]string{"header is", "claims are", "signature is"} {
 		if !isBase64URL(parts[i]) {
-			return nil, nil, nil, fmt.Errorf("%s is not base64url", name)
+			return nil, nil, nil, fmt.Errorf("%s not base64url", name)
 		}
 		if out[i], err = base64.RawURLEncoding.Strict().DecodeString(parts[i]); err != nil {
-			return nil, nil, nil, fmt.Errorf("%s is not base64url", name)
+			return nil, nil, nil, fmt.Errorf("%s not base64url", name)
 		}
 	}
 	return out[0], out[1], out[2], nil
@@ -255,4 +255,22 @@ func date(v jsontext.Value) (time.Time, error) {
 	}
 	whole, frac := math.Modf(f)
 	return time.Unix(int64(whole), int64(frac*1e9)).UTC(), nil
+}
+
+// Decode returns a compact token's header and claims as JSON, each one object.
+// Nothing else is checked: it is for showing a token to a person.
+func Decode(raw string) (header, claims []byte, err error) {
+	if len(raw) > MaxLength {
+		return nil, nil, fmt.Errorf("%w: longer than %d bytes", ErrMalformed, MaxLength)
+	}
+	header, claims, _, err = split(raw)
+	if err != nil {
+		return nil, nil, fmt.Errorf("%w: %w", ErrMalformed, err)
+	}
+	for i, part := range [][]byte{header, claims} {
+		if err := members(part, func(string, jsontext.Value) error { return nil }); err != nil {
+			return nil, nil, fmt.Errorf("%w: %s: %w", ErrMalformed, [2]string{"header", "claims"}[i], err)
+		}
+	}
+	return header, claims, nil
 }

@@ -39,7 +39,7 @@ func TestParse(t *testing.T) {
 		{"longer than the limit", raw(goodHeader, `{"x":"`+strings.Repeat("x", token.MaxLength)+`"}`), "longer than"},
 		{"padding", b64(goodHeader) + "." + b64(`{}`) + ".c2ln==", "signature is not base64url"},
 		{"a line break, which the decoder would skip", b64(goodHeader) + "." + b64(`{}`) + ".c2\nln", "signature is not base64url"},
-		{"unused bits that are set", b64(goodHeader) + ".e31." + b64("sig"), "claims is not base64url"},
+		{"unused bits that are set", b64(goodHeader) + ".e31." + b64("sig"), "claims are not base64url"},
 		{"a header that is an array", raw(`["RS256"]`, `{}`), "header: not a JSON object"},
 		{"no alg", raw(`{"kid":"k"}`, `{}`), "alg is missing"},
 		{"ALG is not alg", raw(`{"ALG":"RS256"}`, `{}`), "alg is missing"},

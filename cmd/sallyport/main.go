@@ -2,4 +2,10 @@
 // proves afterwards who called what.
 package main
 
-func main() {}
+import (
+	"os"
+
+	"github.com/sallyport-dev/sallyport/internal/cli"
+)
+
+func main() { os.Exit(cli.Main(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) }

@@ -26,6 +26,9 @@ import (
 // that much earlier than it is used.
 const MaxAge = time.Hour
 
+// JWKSPath is where the keys of ID and access tokens are: `jwks_uri`.
+const JWKSPath = "/oauth2/v3/certs"
+
 // Config says what is published.
 type Config struct {
 	URL        string             // the issuer
@@ -53,7 +56,7 @@ type Door struct {
 func New(c Config) *Door {
 	d := &Door{c: c, mux: http.NewServeMux()}
 	d.serve("/.well-known/openid-configuration", d.configuration)
-	d.serve("/oauth2/v3/certs", func() ([]byte, error) { return token.JWKS(c.Tokens()) })
+	d.serve(JWKSPath, func() ([]byte, error) { return token.JWKS(c.Tokens()) })
 	d.serve("/oauth2/v1/certs", func() ([]byte, error) { return token.PEMMap(c.Tokens()) })
 	d.serve("/assertion/jwks.json", func() ([]byte, error) { return token.JWKS(c.Assertions()) })
 	return d
@@ -69,7 +72,7 @@ func (d *Door) configuration() ([]byte, error) {
 	}
 	return json.Marshal(configuration{
 		Issuer:       d.c.URL,
-		JWKSURI:      d.c.URL + "/oauth2/v3/certs",
+		JWKSURI:      d.c.URL + JWKSPath,
 		ResponseType: []string{"id_token"},
 		SubjectTypes: []string{"public"},
 		Algorithms:   algs,

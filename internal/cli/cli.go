@@ -1,0 +1,174 @@
+// Package cli is the command line: one file for each subcommand, listed in
+// commands.
+//
+// Exit status: 0 yes, 1 the answer is no, 2 misuse, 3 the server could not be
+// reached or failed.
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"maps"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"slices"
+	"strings"
+	"syscall"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+	"github.com/spf13/cobra"
+)
+
+// Exit statuses.
+const (
+	exitNo     = 1
+	exitMisuse = 2
+	exitFailed = 3
+)
+
+// commands are the subcommands; adding one is a file and a line here.
+func commands() []func(*env) *cobra.Command {
+	return []func(*env) *cobra.Command{serveCommand, devCommand, configCommand, policyCommand, tokenCommand, auditCommand, versionCommand}
+}
+
+// env is what a command may touch outside itself.
+type env struct {
+	in       io.Reader
+	out, err io.Writer
+	output   string // "text" or "json"
+}
+
+// exit is an error that carries its exit status.
+type exit struct {
+	status int
+	err    error
+}
+
+func (e exit) Error() string { return e.err.Error() }
+func (e exit) Unwrap() error { return e.err }
+
+func no(err error) error     { return exit{exitNo, err} }
+func misuse(err error) error { return exit{exitMisuse, err} }
+func failed(err error) error { return exit{exitFailed, err} }
+
+// Main runs the command line in args and returns the exit status.
+func Main(args []string, in io.Reader, out, errw io.Writer) int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	e := &env{in: in, out: out, err: errw}
+	root := rootCommand(e)
+	root.SetArgs(args)
+	root.SetIn(in)
+	root.SetOut(out)
+	root.SetErr(errw)
+	cmd, err := root.ExecuteContextC(ctx)
+	if err == nil {
+		return 0
+	}
+	x, ok := errors.AsType[exit](err)
+	if !ok { // cobra's own: an unknown command or flag, or a missing one
+		x = exit{exitMisuse, err}
+	}
+	_, _ = fmt.Fprintf(errw, "sallyport: %v\n", x.err)
+	if x.status == exitMisuse {
+		_, _ = fmt.Fprint(errw, cmd.UsageString())
+	}
+	return x.status
+}
+
+const usageTemplate = `usage: {{if .Runnable}}{{.UseLine}}{{else}}{{.CommandPath}} COMMAND{{end}}
+{{if .HasAvailableSubCommands}}
+commands:{{range .Commands}}{{if .IsAvailableCommand}}
+  {{rpad .Name .NamePadding}} {{.Short}}{{end}}{{end}}
+{{end}}{{if .HasAvailableLocalFlags}}
+flags:
+{{.LocalFlags.FlagUsages | trimTrailingWhitespaces}}
+{{end}}`
+
+func rootCommand(e *env) *cobra.Command {
+	root := group("sallyport", "short-lived identity for every caller, checked in front of every service, proved afterwards")
+	root.SilenceErrors, root.SilenceUsage = true, true
+	root.SetUsageTemplate(usageTemplate)
+	root.SetHelpTemplate("{{with (or .Long .Short)}}{{.}}\n\n{{end}}{{.UsageString}}")
+	root.PersistentFlags().StringVar(&e.output, "output", "text", "text, or json: one object a line")
+	root.PersistentPreRunE = func(*cobra.Command, []string) error {
+		if e.output != "text" && e.output != "json" {
+			return fmt.Errorf("--output %q: want text or json", e.output)
+		}
+		return nil
+	}
+	for _, c := range commands() {
+		root.AddCommand(c(e))
+	}
+	return root
+}
+
+// group returns a command that only has subcommands: alone it is misuse.
+func group(use, short string, children ...*cobra.Command) *cobra.Command {
+	c := &cobra.Command{Use: use, Short: short, Args: cobra.ArbitraryArgs, RunE: func(_ *cobra.Command, args []string) error {
+		if len(args) > 0 {
+			return misuse(fmt.Errorf("%q is not a command", args[0]))
+		}
+		return misuse(errors.New("name a command"))
+	}}
+	c.AddCommand(children...)
+	return c
+}
+
+// json writes v as one line.
+func (e *env) json(v any) error {
+	b, err := json.Marshal(v, json.Deterministic(true))
+	if err != nil {
+		return failed(fmt.Errorf("write JSON: %w", err))
+	}
+	_, err = e.out.Write(append(b, '\n'))
+	return err
+}
+
+// raw writes JSON text as one line.
+func (e *env) raw(text []byte) error {
+	v := jsontext.Value(text).Clone()
+	if err := v.Compact(); err != nil {
+		return failed(fmt.Errorf("write JSON: %w", err))
+	}
+	_, err := e.out.Write(append(v, '\n'))
+	return err
+}
+
+// logger writes JSON lines for the server's own log.
+func (e *env) logger() *slog.Logger { return slog.New(slog.NewJSONHandler(e.err, nil)) }
+
+// version returns what was built: the module's version, or the commit if the
+// build knows it.
+func version() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "unknown"
+	}
+	out := strings.Trim(info.Main.Version, "()")
+	for _, s := range info.Settings {
+		if s.Key == "vcs.revision" && out == "devel" {
+			out += "-" + s.Value[:min(12, len(s.Value))]
+		}
+	}
+	return out
+}
+
+func unmarshal(text []byte, v any) error { return json.Unmarshal(text, v) }
+
+func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
+
+// plain shows a JSON value without quotes where it is a string.
+func plain(v jsontext.Value) string {
+	if v.Kind() == '"' {
+		if s, err := jsontext.AppendUnquote(nil, v); err == nil {
+			return string(s)
+		}
+	}
+	return string(v)
+}

@@ -1,0 +1,59 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sallyport-dev/sallyport/internal/app"
+	"github.com/sallyport-dev/sallyport/internal/config"
+)
+
+func serveCommand(e *env) *cobra.Command {
+	var file string
+	c := &cobra.Command{Use: "serve --config FILE", Short: "run the issuer, the metadata doors and the gateway", Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error {
+		cfg, err := load(file)
+		if err != nil {
+			return err
+		}
+		log := e.logger()
+		for _, w := range cfg.Warnings() {
+			log.Warn(w)
+		}
+		log.Warn("nobody outside holds a checkpoint of this log yet: keep a copy of " + app.LogDir(cfg.DataDir) + "/checkpoint and checkpoint.pub elsewhere, or who holds this machine can rewrite it")
+		a, err := app.New(cmd.Context(), cfg, app.Options{Version: version(), Logger: log})
+		if err != nil {
+			return failed(err)
+		}
+		if err := a.Run(cmd.Context()); err != nil {
+			return failed(err)
+		}
+		return nil
+	}}
+	configFlag(c, &file)
+	return c
+}
+
+func configFlag(c *cobra.Command, file *string) {
+	c.Flags().StringVar(file, "config", "", "the configuration file (required)")
+	_ = c.MarkFlagRequired("config") // fails only for a flag that is not there
+	_ = c.MarkFlagFilename("config", "yaml", "yml")
+}
+
+// load reads the configuration: a file that is wrong is a no, one that is not
+// there is misuse.
+func load(file string) (*config.Config, error) {
+	cfg, err := config.Load(file)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, misuse(err)
+	case err != nil:
+		if m, ok := errors.AsType[config.Mistakes](err); ok {
+			return nil, no(fmt.Errorf("the configuration has %d mistakes:\n%w", len(m), err))
+		}
+		return nil, failed(err)
+	}
+	return cfg, nil
+}

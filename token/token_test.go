@@ -190,6 +190,49 @@ func TestParseJWKS(t *testing.T) {
 	}
 }
 
+// What is signed need not be claims, and the header is read as strictly as
+// Parse reads it.
+func TestVerifyJWS(t *testing.T) {
+	t.Parallel()
+	all := signers(t)
+	key := token.Key{Algorithm: token.EdDSA, Public: all[token.EdDSA].Public()}
+	seal := func(header, payload string) string {
+		in := []byte(b64(header) + "." + b64(payload))
+		sig, err := all[token.EdDSA].Sign(rand.Reader, in, crypto.Hash(0))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return token.Seal(in, sig)
+	}
+	for _, tt := range []struct {
+		name, raw, payload string
+		key                token.Key
+		err                error
+	}{
+		{"a payload that is no JSON", seal(`{"alg":"EdDSA"}`, "It\u2019s"), "It\u2019s", key, nil},
+		{"an empty payload", seal(`{"alg":"EdDSA"}`, ""), "", key, nil},
+		{"a kid is the caller's business", seal(`{"alg":"EdDSA","kid":"other"}`, "x"), "x", key, nil},
+		{"another key", seal(`{"alg":"EdDSA"}`, "x"), "", token.Key{Algorithm: token.ES256, Public: all[token.ES256].Public()}, token.ErrSignature},
+		{"a header that names another algorithm", seal(`{"alg":"RS256"}`, "x"), "", key, token.ErrSignature},
+		{"alg none with a good signature", seal(`{"alg":"none"}`, "x"), "", key, token.ErrSignature},
+		{"another payload", strings.Replace(seal(`{"alg":"EdDSA"}`, "xx"), b64("xx"), b64("xy"), 1), "", key, token.ErrSignature},
+		{"no signature", b64(`{"alg":"EdDSA"}`) + "." + b64("x") + ".", "", key, token.ErrSignature},
+		{"a critical extension", seal(`{"alg":"EdDSA","crit":["x"],"x":1}`, "x"), "", key, token.ErrMalformed},
+		{"an unencoded payload", seal(`{"alg":"EdDSA","b64":false}`, "x"), "", key, token.ErrMalformed},
+		{"too long", seal(`{"alg":"EdDSA"}`, strings.Repeat("x", token.MaxLength)), "", key, token.ErrMalformed},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			payload, err := token.VerifyJWS(tt.raw, tt.key)
+			if !errors.Is(err, tt.err) || string(payload) != tt.payload {
+				t.Errorf("got %q, %v; want %q, %v", payload, err, tt.payload, tt.err)
+			}
+			if err != nil && payload != nil {
+				t.Errorf("a payload that was not verified is handed out: %q", payload)
+			}
+		})
+	}
+}
+
 func TestEncodeRoundTrip(t *testing.T) {
 	t.Parallel()
 	key := signers(t)[token.EdDSA]

@@ -39,11 +39,11 @@ func (d Durability) check() error {
 type Config struct {
 	// Durability is what every record waits for. Default "", which leaves it to
 	// the action: calls wait for Written, minting and administration for Synced.
-	Durability Durability `yaml:"durability"`
+	Durability Durability `yaml:"durability,omitempty"`
 
 	// Checkpoint is how long a record may wait for a signed checkpoint that
 	// covers it. Default 1s; at least 100ms, at most 1m.
-	Checkpoint time.Duration `yaml:"checkpoint"`
+	Checkpoint time.Duration `yaml:"checkpoint,omitempty"`
 }
 
 const (

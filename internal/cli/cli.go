@@ -81,7 +81,7 @@ func Main(args []string, in io.Reader, out, errw io.Writer) int {
 	return x.status
 }
 
-const usageTemplate = `usage: {{if .Runnable}}{{.UseLine}}{{else}}{{.CommandPath}} COMMAND{{end}}
+const usageTemplate = `usage: {{.UseLine}}
 {{if .HasAvailableSubCommands}}
 commands:{{range .Commands}}{{if .IsAvailableCommand}}
   {{rpad .Name .NamePadding}} {{.Short}}{{end}}{{end}}
@@ -105,12 +105,21 @@ func rootCommand(e *env) *cobra.Command {
 	for _, c := range commands() {
 		root.AddCommand(c(e))
 	}
+	plainUsage(root)
 	return root
+}
+
+// plainUsage keeps "[flags]" out of usage lines that name the flags themselves.
+func plainUsage(c *cobra.Command) {
+	c.DisableFlagsInUseLine = true
+	for _, child := range c.Commands() {
+		plainUsage(child)
+	}
 }
 
 // group returns a command that only has subcommands: alone it is misuse.
 func group(use, short string, children ...*cobra.Command) *cobra.Command {
-	c := &cobra.Command{Use: use, Short: short, Args: cobra.ArbitraryArgs, RunE: func(_ *cobra.Command, args []string) error {
+	c := &cobra.Command{Use: use + " COMMAND", Short: short, Args: cobra.ArbitraryArgs, RunE: func(_ *cobra.Command, args []string) error {
 		if len(args) > 0 {
 			return misuse(fmt.Errorf("%q is not a command", args[0]))
 		}
@@ -143,20 +152,19 @@ func (e *env) raw(text []byte) error {
 // logger writes JSON lines for the server's own log.
 func (e *env) logger() *slog.Logger { return slog.New(slog.NewJSONHandler(e.err, nil)) }
 
-// version returns what was built: the module's version, or the commit if the
-// build knows it.
+// built is set by the linker: what the source was.
+var built string
+
+// version returns what was built: the commit that the Makefile tells, else the
+// module's version.
 func version() string {
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return "unknown"
+	if built != "" {
+		return built
 	}
-	out := strings.Trim(info.Main.Version, "()")
-	for _, s := range info.Settings {
-		if s.Key == "vcs.revision" && out == "devel" {
-			out += "-" + s.Value[:min(12, len(s.Value))]
-		}
+	if info, ok := debug.ReadBuildInfo(); ok {
+		return strings.Trim(info.Main.Version, "()")
 	}
-	return out
+	return "unknown"
 }
 
 func unmarshal(text []byte, v any) error { return json.Unmarshal(text, v) }

@@ -51,7 +51,11 @@ func load(file string) (*config.Config, error) {
 		return nil, misuse(err)
 	case err != nil:
 		if m, ok := errors.AsType[config.Mistakes](err); ok {
-			return nil, no(fmt.Errorf("the configuration has %d mistakes:\n%w", len(m), err))
+			count := fmt.Sprintf("%d mistakes", len(m))
+			if len(m) == 1 {
+				count = "a mistake"
+			}
+			return nil, no(fmt.Errorf("the configuration has %s:\n%w", count, err))
 		}
 		return nil, failed(err)
 	}

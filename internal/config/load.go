@@ -43,7 +43,7 @@ func Load(path string) (*Config, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the file: %w", err)
 	}
-	return Parse(filepath.Base(path), text, dir)
+	return Parse(path, text, dir)
 }
 
 // Parse is Load for a file's text; relative paths in it start at dir.

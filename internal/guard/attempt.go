@@ -4,6 +4,7 @@ import (
 	"net/netip"
 
 	"github.com/sallyport-dev/sallyport/internal/attest"
+	"github.com/sallyport-dev/sallyport/internal/audit"
 	"github.com/sallyport-dev/sallyport/internal/policy"
 )
 
@@ -31,9 +32,8 @@ type Attempt struct {
 	// Service is the name of the protected service, or "" at our own doors.
 	Service string
 
-	// Resource is what Action is done to; for a service, the service. An account
-	// without a name is the caller itself, whoever that proves to be.
-	Resource policy.Resource
+	// Resource is what Action is done to: ToService, ToAudience or ToItself.
+	Resource Resource
 
 	// Action is what is asked, such as "http.get" or "token.mint".
 	Action string
@@ -52,10 +52,23 @@ type Attempt struct {
 	Unverified map[string]string
 }
 
-// ForService returns an Attempt of action on the service called name.
-func ForService(name, action string) Attempt {
-	return Attempt{Service: name, Action: action, Resource: policy.Resource{Kind: policy.ServiceResource, Name: name}}
+// A Resource is what an action is done to.
+type Resource = policy.Resource
+
+// ToService is the protected service called name.
+func ToService(name string) Resource { return Resource{Kind: policy.ServiceResource, Name: name} }
+
+// ToAudience is an audience that a token is to be minted for.
+func ToAudience(audience string) Resource {
+	return Resource{Kind: policy.AudienceResource, Name: audience}
 }
+
+// ToItself is the service account that the caller proves to be.
+func ToItself() Resource { return Resource{Kind: policy.AccountResource} }
+
+// Durability is how durable a service's records are before a decision takes
+// effect: "written" or "synced".
+type Durability = audit.Durability
 
 // mints reports whether the attempt, if allowed, makes a new token.
 func (a *Attempt) mints() bool { return a.Action == ActionMint }

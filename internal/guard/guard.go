@@ -103,7 +103,7 @@ func (g *Guard) Admit(ctx context.Context, a Attempt) (*Pass, error) {
 		if r, ok := errors.AsType[refusal](err); ok {
 			f.Code, f.Public = r.reason.public()
 		}
-		return nil, g.refuse(&a, code, err.Error(), f)
+		return nil, g.refuse(&a, proof, code, err.Error(), f)
 	}
 	if a.Resource.Kind == policy.AccountResource && a.Resource.Name == "" {
 		a.Resource.Name = proof.Principal.Name
@@ -140,7 +140,7 @@ func (g *Guard) Refuse(_ context.Context, a Attempt, r Reason, why string) *faul
 	if why != "" {
 		f.Cause = errors.New(why)
 	}
-	return g.refuse(&a, string(r), why, f)
+	return g.refuse(&a, nil, string(r), why, f)
 }
 
 // An Event is something the server itself did.
@@ -181,6 +181,8 @@ func (r refusal) Error() string { return r.why }
 func (r refusal) Code() string  { return string(r.reason) }
 func (r refusal) Class() string { _, public := r.reason.public(); return public }
 
+// prove returns the attempt's proof. With an error it may return one too: of a
+// caller that is known, with a credential that is not for this service.
 func (g *Guard) prove(ctx context.Context, a *Attempt) (*identity.Proof, [32]byte, error) {
 	var none [32]byte
 	switch len(a.Credentials) {
@@ -231,12 +233,9 @@ func (g *Guard) proveBearer(ctx context.Context, a *Attempt, raw string, svc *Se
 	if proof, err = prover.Prove(ctx, t); err != nil {
 		return nil, hash, err
 	}
-	if err := proof.For(svc.Audiences); err != nil {
-		return nil, hash, err
-	}
 	a.Unverified = nil // it is verified now, and the principal says it better
 	g.tokens.put(hash, proof, g.c.Now())
-	return proof, hash, nil
+	return proof, hash, proof.For(svc.Audiences)
 }
 
 // malformed gives token.Parse's errors a code; its texts never quote the token.

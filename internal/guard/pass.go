@@ -32,7 +32,7 @@ type Admission struct {
 	Principal     identity.Principal // who
 	Provider      string             // who vouched
 	Service       string             // "" at our own doors
-	Resource      policy.Resource    // what Action is done to
+	Resource      Resource           // what Action is done to
 	Action        string             // what was asked
 	Expires       time.Time          // when the credential ends; zero if it does not
 	Attested      map[string]string  // facts the kernel vouched for, or nil
@@ -56,9 +56,10 @@ type receipt struct {
 	admission Admission
 	started   time.Time
 
-	mu   sync.Mutex
-	done chan struct{} // made when Done is first called
-	err  error         // why the pass ended; nil while it lives
+	mu     sync.Mutex
+	done   chan struct{} // made when Done is first called
+	err    error         // why the pass ended; nil while it lives
+	closed bool          // its holder has called Close
 }
 
 // Admission returns what was admitted.
@@ -78,7 +79,7 @@ func (p *Pass) Still(ctx context.Context) error {
 	}
 	if err := p.r.proof.Still(ctx); err != nil {
 		code, f := explain(err)
-		return p.r.guard.refuse(&p.r.attempt, code, err.Error(), f)
+		return p.r.guard.refuse(&p.r.attempt, p.r.proof, code, err.Error(), f)
 	}
 	return nil
 }
@@ -160,9 +161,13 @@ func (p *Pass) Close(s Summary) error {
 		return ErrUnissued
 	}
 	r := p.r
-	why, first := r.end(errClosed)
+	r.mu.Lock()
+	again := r.closed
+	r.closed = true
+	r.mu.Unlock()
+	why := r.end(errClosed)
 	lived := r.guard.c.Now().Sub(r.started)
-	if !first && !errors.Is(why, ErrDrained) || lived < closeAfter {
+	if again || lived < closeAfter {
 		return nil
 	}
 	rec := r.guard.payload(&r.attempt)
@@ -179,21 +184,21 @@ func (p *Pass) Close(s Summary) error {
 
 // end makes err the reason why the pass ended, unless it has one, and returns the
 // reason it has.
-func (r *receipt) end(err error) (why error, first bool) {
+func (r *receipt) end(err error) error {
 	r.mu.Lock()
 	waited := r.done != nil
 	if r.err == nil {
-		r.err, first = err, true
+		r.err = err
 		if waited {
 			close(r.done)
 		}
 	}
-	why = r.err
+	why := r.err
 	r.mu.Unlock()
 	if waited { // most requests are over before anybody could wait
 		r.guard.mu.Lock()
 		delete(r.guard.waiting, r)
 		r.guard.mu.Unlock()
 	}
-	return why, first
+	return why
 }

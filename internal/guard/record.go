@@ -42,9 +42,13 @@ func (g *Guard) decisionRecord(kind audit.Kind, a *Attempt, proof *identity.Proo
 	return rec
 }
 
-// refuse records a refusal and returns f with the record's id in it.
-func (g *Guard) refuse(a *Attempt, code, why string, f *fault.Error) *fault.Error {
+// refuse records a refusal and returns f with the record's id in it. proof is who
+// it was, if that is known.
+func (g *Guard) refuse(a *Attempt, proof *identity.Proof, code, why string, f *fault.Error) *fault.Error {
 	p := g.payload(a)
+	if proof != nil {
+		p.Principal, p.Provider, p.TokenID = proof.Principal.ID(), proof.Provider, proof.TokenID
+	}
 	p.Reason, p.Detail = code, why
 	id, err := g.append(&audit.Record{Kind: audit.Refuse, Decision: audit.Deny, Service: a.Service,
 		Policy: g.policy.Load().Revision(), Payload: p}, audit.Written)

@@ -1,0 +1,196 @@
+package guard_test
+
+import (
+	"context"
+	"crypto/ed25519"
+	"crypto/rand"
+	"errors"
+	"maps"
+	"net/netip"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"golang.org/x/mod/sumdb/note"
+
+	"github.com/sallyport-dev/sallyport/internal/attest"
+	"github.com/sallyport-dev/sallyport/internal/audit"
+	"github.com/sallyport-dev/sallyport/internal/federation"
+	"github.com/sallyport-dev/sallyport/internal/guard"
+	"github.com/sallyport-dev/sallyport/internal/identity"
+	"github.com/sallyport-dev/sallyport/internal/keys"
+	"github.com/sallyport-dev/sallyport/internal/policy"
+	"github.com/sallyport-dev/sallyport/token"
+	"github.com/sallyport-dev/sallyport/verifier"
+)
+
+const (
+	audience = "https://invoices.test"
+	issuerID = "https://id.test"
+)
+
+// world is a guard over the real policy, verifier and log; the clock, the local
+// prover and the log's failure are the test's.
+type world struct {
+	*guard.Guard
+	clock  atomic.Int64
+	local  localFunc
+	broken atomic.Bool
+	key    ed25519.PrivateKey
+	keys   *keySource
+	dir    string
+	kek    *keys.KEK
+	log    *audit.Log
+}
+
+type localFunc func(attest.Conn, []string) (*identity.Proof, error)
+
+func (f localFunc) Prove(_ context.Context, c attest.Conn, among []string) (*identity.Proof, error) {
+	return f(c, among)
+}
+
+// keySource is a key set that can lose its key.
+type keySource struct {
+	mu         sync.Mutex
+	keys       []token.Key
+	generation uint64
+}
+
+func (k *keySource) Find(_ context.Context, kid string, alg token.Algorithm) (token.Key, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return token.FindKey(k.keys, kid, alg)
+}
+
+func (k *keySource) Generation() uint64 {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.generation
+}
+
+func (k *keySource) withdraw() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.keys, k.generation = nil, k.generation+1
+}
+
+// gate is a log that can be made to fail.
+type gate struct{ w *world }
+
+func (g gate) Append(r *audit.Record, d audit.Durability) (uint64, error) {
+	if g.w.broken.Load() {
+		return 0, errors.New("disk 7 is full")
+	}
+	return g.w.log.Append(r, d)
+}
+
+var _ verifier.KeySource = (*keySource)(nil)
+
+func (w *world) now() time.Time { return time.Unix(w.clock.Load(), 0) }
+
+func newWorld(t testing.TB, policies ...policy.Rule) *world {
+	t.Helper()
+	w := &world{dir: filepath.Join(t.TempDir(), "log")}
+	w.clock.Store(1_800_000_000)
+	pub, key, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.key, w.keys = key, &keySource{keys: []token.Key{{ID: "k", Algorithm: token.EdDSA, Public: pub}}}
+	w.openLog(t)
+	snapshot, err := policy.Compile(policy.Config{Policies: policies}, policy.World{
+		Services: map[string]string{"invoices": "http", "other": "http"}, Accounts: []string{"orders", "reports"}, Providers: []string{"lab"}, Audiences: []string{audience},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	self, err := federation.NewSelf(issuerID, w.keys, "test", []string{"orders", "reports"}, w.now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.local = func(attest.Conn, []string) (*identity.Proof, error) { return proof("orders", nil), nil }
+	w.Guard = guard.New(guard.Config{
+		Policy: snapshot, Bearers: []guard.BearerProver{self}, Log: gate{w}, Replica: "r", Now: w.now,
+		Local: localFunc(func(c attest.Conn, among []string) (*identity.Proof, error) { return w.local(c, among) }),
+		Services: map[string]guard.Service{
+			"invoices": {Audiences: []string{audience, "invoices"}, Accept: []string{"self"}, Durability: audit.Written},
+			"other":    {Audiences: []string{"https://other.test"}, Accept: []string{"lab"}, Durability: audit.Synced},
+		},
+	})
+	return w
+}
+
+func (w *world) openLog(t testing.TB) {
+	t.Helper()
+	var err error
+	if w.kek, err = keys.NewRandomKEK(); err != nil {
+		t.Fatal(err)
+	}
+	secret, public, err := note.GenerateKey(rand.Reader, "test/r")
+	if err != nil {
+		t.Fatal(err)
+	}
+	signer, err := note.NewSigner(secret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.log, err = audit.Open(audit.Options{Dir: w.dir, Origin: "test/r", Sealer: w.kek, Signer: signer, VerifierKey: public, Now: w.now})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = w.log.Close() })
+}
+
+func proof(account string, still func(context.Context) error) *identity.Proof {
+	if still == nil {
+		still = func(context.Context) error { return nil }
+	}
+	return &identity.Proof{Principal: identity.Account(account, account+"@sa.test"), Provider: "local", Attested: map[string]string{"uid": "7"}, Still: still}
+}
+
+// bearer returns a token of orders for audience, changed; nil removes a claim.
+func (w *world) bearer(t testing.TB, changes map[string]any) string {
+	t.Helper()
+	c := map[string]any{"iss": issuerID, "sub": "spiffe://test/sa/orders", "aud": audience, "iat": w.clock.Load(), "exp": w.clock.Load() + 3600, "jti": "j1"}
+	maps.Copy(c, changes)
+	maps.DeleteFunc(c, func(_ string, v any) bool { return v == nil })
+	in, err := token.SigningInput(token.EdDSA, "k", token.TypeID, c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return token.Seal(in, ed25519.Sign(w.key, in))
+}
+
+// get is a GET of path on invoices with raw.
+func get(raw, path string) guard.Attempt {
+	a := guard.Attempt{Service: "invoices", Resource: guard.ToService("invoices"), Action: "http.get",
+		Request: policy.HTTP{Method: "GET", Path: path, Host: "invoices.test"}, Peer: netip.MustParseAddrPort("192.0.2.1:99")}
+	if raw != "" {
+		a.Credentials = []guard.Credential{guard.Bearer(raw)}
+	}
+	return a
+}
+
+// last returns the newest record.
+func (w *world) last(t testing.TB) *audit.Entry {
+	t.Helper()
+	r, err := audit.OpenReader(w.dir, w.kek)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n, err := r.Size()
+	if err != nil || n == 0 {
+		t.Fatalf("no record: %v", err)
+	}
+	e, err := r.Entry(n - 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return e
+}
+
+func allowOrders() policy.Rule {
+	return policy.Rule{Name: "orders-read", Allow: []string{"serviceAccount:orders"}, To: []string{"invoices"}, Actions: []string{"http.get"}, When: `under(request.path, "/v1")`}
+}

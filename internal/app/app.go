@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
@@ -80,7 +81,7 @@ func New(ctx context.Context, c *config.Config, o Options) (_ *App, err error) {
 	if a.lock, err = lockDir(c.DataDir); err != nil {
 		return nil, err
 	}
-	kek, err := keys.OpenKEK(KEKFile(c.DataDir))
+	kek, err := openKEK(c.DataDir)
 	if err != nil {
 		return nil, err
 	}
@@ -101,6 +102,22 @@ func New(ctx context.Context, c *config.Config, o Options) (_ *App, err error) {
 
 // KEKFile is where the key-encryption key of a data_dir lies.
 func KEKFile(dataDir string) string { return filepath.Join(dataDir, "kek") }
+
+// openKEK makes a key-encryption key only for a data_dir that is new: one that
+// holds something was sealed by a key that is missing, and a new one would only
+// hide that.
+func openKEK(dataDir string) (*keys.KEK, error) {
+	kek, err := keys.ReadKEK(KEKFile(dataDir))
+	if !errors.Is(err, fs.ErrNotExist) {
+		return kek, err
+	}
+	for _, used := range []string{LogDir(dataDir), store.File(dataDir)} {
+		if _, err := os.Stat(used); err == nil {
+			return nil, fmt.Errorf("the key-encryption key %s is missing, and %s was sealed with it: put it back", KEKFile(dataDir), used)
+		}
+	}
+	return keys.OpenKEK(KEKFile(dataDir))
+}
 
 // LogDir is where the audit log of a data_dir lies.
 func LogDir(dataDir string) string { return filepath.Join(dataDir, "log") }

@@ -36,7 +36,7 @@ func devCommand(e *env) *cobra.Command {
 		},
 	}
 	c.Flags().BoolVar(&demo, "demo", false, "run the walk-through and exit")
-	c.Flags().StringVar(&dataDir, "data-dir", "", "keep the log here (default: a temporary folder, removed at the end)")
+	c.Flags().StringVar(&dataDir, "data-dir", "", "keep keys and log here (default: a temporary folder, removed at the end)")
 	return c
 }
 
@@ -83,6 +83,9 @@ func newDev(dataDir string, free bool) (*dev, error) {
 	}
 	d.dataDir = abs
 	d.config = config.Dev(d.addresses, d.dataDir, currentUID())
+	if !d.temporary { // a log that is kept needs the keys that signed and sealed it
+		d.config.Store.URL = "sqlite:"
+	}
 	return d, nil
 }
 

@@ -1,19 +1,20 @@
 package config
 
 import (
+	"bytes"
 	"encoding"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"reflect"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 
-	"github.com/goccy/go-yaml"
-	"github.com/goccy/go-yaml/ast"
-	"github.com/goccy/go-yaml/parser"
+	"go.yaml.in/yaml/v4"
 )
 
 // maxFile bounds the file, in bytes: 100,000 policies are about 20 MiB.
@@ -83,53 +84,54 @@ type found struct {
 	text string
 }
 
-func (d *decoder) root(text []byte) (*ast.MappingNode, error) {
-	f, err := parser.ParseBytes(text, 0)
-	if err != nil {
-		line, what := 1, err.Error()
-		if y, ok := errors.AsType[yaml.Error](err); ok {
-			what = y.GetMessage()
-			if t := y.GetToken(); t != nil {
-				line = t.Position.Line
-			}
-		}
-		d.mistake("", line, what)
-		return nil, d.mistakes()
-	}
-	switch {
-	case len(f.Docs) > 1:
-		d.mistake("", f.Docs[1].Start.Position.Line, "a second document: the file is one")
-		return nil, d.mistakes()
-	case len(f.Docs) == 0 || f.Docs[0].Body == nil || f.Docs[0].Body.Type() == ast.CommentType:
+func (d *decoder) root(text []byte) (*yaml.Node, error) {
+	var doc, second yaml.Node
+	dec := yaml.NewDecoder(bytes.NewReader(text))
+	err := dec.Decode(&doc)
+	if errors.Is(err, io.EOF) {
 		return nil, nil
 	}
-	switch body := f.Docs[0].Body.(type) {
-	case *ast.MappingNode:
-		return body, nil
-	case *ast.MappingValueNode:
-		return ast.Mapping(body.GetToken(), false, body), nil
+	if err == nil {
+		if err = dec.Decode(&second); err == nil {
+			d.mistake("", second.Line, "a second document: the file is one")
+			return nil, d.mistakes()
+		}
 	}
-	d.mistake("", 1, "the file is a mapping, such as trust_domain: acme.internal")
-	return nil, d.mistakes()
+	if err != nil && !errors.Is(err, io.EOF) {
+		line, what := position(err)
+		d.mistake("", line, "not YAML: "+what)
+		return nil, d.mistakes()
+	}
+	if doc.Kind != yaml.DocumentNode || len(doc.Content) != 1 || doc.Content[0].Kind != yaml.MappingNode {
+		d.mistake("", 1, "the file is a mapping, such as trust_domain: acme.internal")
+		return nil, d.mistakes()
+	}
+	return doc.Content[0], nil
 }
 
-func line(n ast.Node) int {
-	if t := n.GetToken(); t != nil && t.Position != nil {
-		return t.Position.Line
+var yamlLine = regexp.MustCompile(`^(?:yaml: )?(?:line (\d+): )?(.*)$`)
+
+// position takes the line out of the library's message.
+func position(err error) (int, string) {
+	text, _, _ := strings.Cut(err.Error(), "\n")
+	m := yamlLine.FindStringSubmatch(text)
+	n, aerr := strconv.Atoi(m[1])
+	if aerr != nil {
+		n = 1
 	}
-	return 1
+	return n, m[2]
 }
 
-func (d *decoder) decode(n ast.Node, v reflect.Value, path string) {
+func (d *decoder) decode(n *yaml.Node, v reflect.Value, path string) {
 	if _, seen := d.lines[path]; !seen {
-		d.lines[path] = line(n)
+		d.lines[path] = n.Line
 	}
-	switch n.(type) {
-	case *ast.NullNode:
+	if n.Kind == yaml.AliasNode || n.Anchor != "" || n.Style&yaml.TaggedStyle != 0 {
+		d.mistake(path, n.Line, "anchors, aliases and tags are not read: write it out")
 		return
-	case *ast.AliasNode, *ast.AnchorNode, *ast.MergeKeyNode, *ast.TagNode:
-		d.mistake(path, line(n), "anchors, aliases and tags are not read: write it out")
-		return
+	}
+	if n.Kind == yaml.ScalarNode && n.Tag == "!!null" {
+		return // as if it were not there
 	}
 	_, isText := v.Addr().Interface().(encoding.TextUnmarshaler)
 	switch {
@@ -149,19 +151,19 @@ func (d *decoder) decode(n ast.Node, v reflect.Value, path string) {
 	}
 }
 
-func (d *decoder) structure(n ast.Node, v reflect.Value, path string) {
+func (d *decoder) structure(n *yaml.Node, v reflect.Value, path string) {
 	fields := map[string]reflect.Value{}
 	single := map[string]bool{}
 	collect(v, fields, single)
-	d.members(n, path, func(key string, value ast.Node, keyLine int) {
+	d.members(n, path, func(key string, value *yaml.Node, line int) {
 		p := join(path, key)
 		f, ok := fields[key]
 		if !ok {
-			d.mistake(p, keyLine, "unknown key: "+suggest(key, fields))
+			d.mistake(p, line, "unknown key: "+suggest(key, fields))
 			return
 		}
-		d.lines[p] = keyLine
-		if _, isMap := asMapping(value); isMap && single[key] { // one in place of a list
+		d.lines[p] = line
+		if value.Kind == yaml.MappingNode && single[key] { // one in place of a list
 			f.Set(reflect.MakeSlice(f.Type(), 1, 1))
 			d.decode(value, f.Index(0), p+"[0]")
 			return
@@ -185,75 +187,76 @@ func collect(v reflect.Value, fields map[string]reflect.Value, single map[string
 	}
 }
 
-func asMapping(n ast.Node) ([]*ast.MappingValueNode, bool) {
-	switch m := n.(type) {
-	case *ast.MappingNode:
-		return m.Values, true
-	case *ast.MappingValueNode:
-		return []*ast.MappingValueNode{m}, true
-	}
-	return nil, false
-}
-
-func (d *decoder) members(n ast.Node, path string, f func(key string, value ast.Node, keyLine int)) {
-	values, ok := asMapping(n)
-	if !ok {
-		d.mistake(path, line(n), "want a mapping, KEY: VALUE")
+func (d *decoder) members(n *yaml.Node, path string, f func(key string, value *yaml.Node, line int)) {
+	if n.Kind != yaml.MappingNode {
+		d.mistake(path, n.Line, "want a mapping, KEY: VALUE")
 		return
 	}
-	for _, kv := range values {
-		key, ok := kv.Key.(*ast.StringNode)
-		if !ok {
-			d.mistake(path, line(kv.Key), "a key here is plain text")
-			continue
+	seen := map[string]int{}
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		key := n.Content[i]
+		first, twice := seen[key.Value]
+		switch {
+		case key.Kind != yaml.ScalarNode || key.Anchor != "":
+			d.mistake(path, key.Line, "a key here is plain text")
+		case twice:
+			d.mistake(join(path, key.Value), key.Line, fmt.Sprintf("is there twice: first on line %d", first))
+		default:
+			seen[key.Value] = key.Line
+			f(key.Value, n.Content[i+1], key.Line)
 		}
-		f(key.Value, kv.Value, line(kv.Key))
 	}
 }
 
-func (d *decoder) list(n ast.Node, v reflect.Value, path string) {
-	seq, ok := n.(*ast.SequenceNode)
-	if !ok {
-		d.mistake(path, line(n), "want a list: - VALUE, or [VALUE, VALUE]")
+func (d *decoder) list(n *yaml.Node, v reflect.Value, path string) {
+	if n.Kind != yaml.SequenceNode {
+		d.mistake(path, n.Line, "want a list: - VALUE, or [VALUE, VALUE]")
 		return
 	}
-	v.Set(reflect.MakeSlice(v.Type(), len(seq.Values), len(seq.Values)))
-	for i, e := range seq.Values {
+	v.Set(reflect.MakeSlice(v.Type(), len(n.Content), len(n.Content)))
+	for i, e := range n.Content {
 		d.decode(e, v.Index(i), fmt.Sprintf("%s[%d]", path, i))
 	}
 }
 
-func (d *decoder) mapping(n ast.Node, v reflect.Value, path string) {
+func (d *decoder) mapping(n *yaml.Node, v reflect.Value, path string) {
 	v.Set(reflect.MakeMap(v.Type()))
-	d.members(n, path, func(key string, value ast.Node, keyLine int) {
+	d.members(n, path, func(key string, value *yaml.Node, line int) {
 		e := reflect.New(v.Type().Elem()).Elem()
-		d.lines[join(path, key)] = keyLine
+		d.lines[join(path, key)] = line
 		d.decode(value, e, join(path, key))
 		v.SetMapIndex(reflect.ValueOf(key), e)
 	})
 }
 
-func (d *decoder) leaf(n ast.Node, v reflect.Value, path string) {
-	switch n.(type) {
-	case *ast.MappingNode, *ast.MappingValueNode, *ast.SequenceNode:
-		d.mistake(path, line(n), "want a single value")
-		return
-	}
-	if v.Kind() == reflect.String {
-		if _, quoted := n.(*ast.StringNode); !quoted && n.Type() != ast.LiteralType {
-			if n.Type() == ast.BoolType { // yes and no have surprised enough people
-				d.mistake(path, line(n), "want text: put it in quotes")
-				return
-			}
+// leaf reads a single value. Text is what the file has, whatever YAML would take
+// it for, but for yes and no, which have surprised enough people.
+func (d *decoder) leaf(n *yaml.Node, v reflect.Value, path string) {
+	_, isText := v.Addr().Interface().(encoding.TextUnmarshaler)
+	switch {
+	case n.Kind != yaml.ScalarNode:
+		d.mistake(path, n.Line, "want a single value")
+	case v.Kind() == reflect.String && !isText && n.Tag == "!!bool":
+		d.mistake(path, n.Line, "want text: put it in quotes")
+	case v.Kind() == reflect.String && !isText:
+		v.SetString(n.Value)
+	case isText:
+		if err := v.Addr().Interface().(encoding.TextUnmarshaler).UnmarshalText([]byte(n.Value)); err != nil {
+			d.mistake(path, n.Line, err.Error())
+		}
+	default:
+		if err := n.Decode(v.Addr().Interface()); err != nil {
+			d.mistake(path, n.Line, fmt.Sprintf("%q: want %s", n.Value, kinds[v.Type().String()]))
 		}
 	}
-	if err := yaml.NodeToValue(n, v.Addr().Interface()); err != nil {
-		what := err.Error()
-		if y, ok := errors.AsType[yaml.Error](err); ok {
-			what = y.GetMessage()
-		}
-		d.mistake(path, line(n), fmt.Sprintf("%s: %s", n.String(), strings.TrimSpace(what)))
-	}
+}
+
+// kinds says what a value of a type looks like; TestEveryLeafHasAKind holds it to
+// the types that the file uses.
+var kinds = map[string]string{
+	"time.Duration": "a duration such as 30s, 5m or 12h",
+	"uint32":        "a whole number, not negative",
+	"uint64":        "a whole number, not negative",
 }
 
 func join(path, key string) string {

@@ -31,6 +31,9 @@ func (c *Config) Complete() error {
 	return nil
 }
 
+// File is where the default store of a data_dir lies.
+func File(dataDir string) string { return filepath.Join(dataDir, "sallyport.db") }
+
 // A DB is an open store with its tables at this version's schema.
 type DB struct{ db *sql.DB }
 
@@ -39,7 +42,7 @@ type DB struct{ db *sql.DB }
 func Open(ctx context.Context, c Config, dataDir string) (*DB, error) {
 	path := strings.TrimPrefix(c.URL, "sqlite:")
 	if path == "" {
-		path = filepath.Join(dataDir, "sallyport.db")
+		path = File(dataDir)
 	}
 	if path != memory {
 		f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)

@@ -241,8 +241,8 @@ func (a *App) Run(ctx context.Context) error {
 		go func() { failed <- s.serve() }()
 		a.o.Logger.Info("listening", "what", s.name, "address", s.listener.Addr().String())
 	}
-	a.o.Logger.Info("ready", "version", a.o.Version, "issuer", a.c.Issuer.URL, "data_dir", a.c.DataDir)
 	a.ready.set(true)
+	a.o.Logger.Info("ready", "version", a.o.Version, "issuer", a.c.Issuer.URL, "data_dir", a.c.DataDir)
 	select {
 	case <-ctx.Done():
 		err = nil

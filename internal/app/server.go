@@ -41,7 +41,9 @@ func (a *App) listen(name, address string, handler func(addr string) http.Handle
 		ReadHeaderTimeout: httpproxy.ReadHeaderTimeout,
 		IdleTimeout:       httpproxy.IdleTimeout,
 		MaxHeaderBytes:    httpproxy.MaxHeaderBytes,
-		ErrorLog:          slog.NewLogLogger(a.o.Logger.Handler(), slog.LevelWarn),
+		// or net/http would answer "OPTIONS *" itself, past every rule of the handler
+		DisableGeneralOptionsHandler: true,
+		ErrorLog:                     slog.NewLogLogger(a.o.Logger.Handler(), slog.LevelWarn),
 	}})
 	return nil
 }

@@ -143,6 +143,9 @@ func TestARememberedTokenIsForItsAudienceOnly(t *testing.T) {
 	a := get(raw, "/v1/x")
 	a.Service, a.Resource = "other", guard.ToService("other")
 	check(t, w, a, fault.Unproven, "token not trusted")
+	a.Service, a.Resource = "third", guard.ToService("third")
+	check(t, w, a, fault.Unproven, "wrong audience")
+	check(t, w, get(raw, "/v1/x"), "", "")
 }
 
 func TestNoRecordNoPass(t *testing.T) {

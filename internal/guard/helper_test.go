@@ -101,7 +101,7 @@ func newWorld(t testing.TB, policies ...policy.Rule) *world {
 	w.key, w.keys = key, &keySource{keys: []token.Key{{ID: "k", Algorithm: token.EdDSA, Public: pub}}}
 	w.openLog(t)
 	snapshot, err := policy.Compile(policy.Config{Policies: policies}, policy.World{
-		Services: map[string]string{"invoices": "http", "other": "http"}, Accounts: []string{"orders", "reports"}, Providers: []string{"lab"}, Audiences: []string{audience},
+		Services: map[string]string{"invoices": "http", "other": "http", "third": "http"}, Accounts: []string{"orders", "reports"}, Providers: []string{"lab"}, Audiences: []string{audience},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -116,6 +116,7 @@ func newWorld(t testing.TB, policies ...policy.Rule) *world {
 		Local: localFunc(func(c attest.Conn, among []string) (*identity.Proof, error) { return w.local(c, among) }),
 		Services: map[string]guard.Service{
 			"invoices": {Audiences: []string{audience, "invoices"}, Accept: []string{"self"}, Durability: audit.Written},
+			"third":    {Audiences: []string{"https://third.test"}, Accept: []string{"self", "lab"}, Durability: audit.Written},
 			"other":    {Audiences: []string{"https://other.test"}, Accept: []string{"lab"}, Durability: audit.Synced},
 		},
 	})

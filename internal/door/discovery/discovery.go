@@ -12,6 +12,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -68,7 +69,9 @@ func (d *Door) ServeHTTP(w http.ResponseWriter, r *http.Request) { d.mux.ServeHT
 func (d *Door) configuration() ([]byte, error) {
 	algs := []token.Algorithm{}
 	for _, k := range d.c.Tokens() {
-		algs = append(algs, k.Algorithm)
+		if !slices.Contains(algs, k.Algorithm) { // next and retired keys have the same
+			algs = append(algs, k.Algorithm)
+		}
 	}
 	return json.Marshal(configuration{
 		Issuer:       d.c.URL,

@@ -177,7 +177,7 @@ func (d *Door) email(w http.ResponseWriter, r *http.Request) {
 	if !d.noParameters(w, r) {
 		return
 	}
-	pass, ok := d.admit(w, r, guard.ActionMetadata, policy.AccountResource, "")
+	pass, ok := d.admit(w, r, guard.ActionMetadata, guard.ToItself())
 	if !ok {
 		return
 	}
@@ -201,7 +201,7 @@ func (d *Door) identity(w http.ResponseWriter, r *http.Request) {
 		d.refuse(w, r, guard.ParameterRefused, err.Error())
 		return
 	}
-	pass, ok := d.admit(w, r, guard.ActionMint, policy.AudienceResource, q.audience)
+	pass, ok := d.admit(w, r, guard.ActionMint, guard.ToAudience(q.audience))
 	if !ok {
 		return
 	}
@@ -218,7 +218,7 @@ func (d *Door) token(w http.ResponseWriter, r *http.Request) {
 		d.refuse(w, r, guard.ParameterRefused, err.Error())
 		return
 	}
-	pass, ok := d.admit(w, r, guard.ActionMint, policy.AccountResource, "")
+	pass, ok := d.admit(w, r, guard.ActionMint, guard.ToItself())
 	if !ok {
 		return
 	}
@@ -233,9 +233,8 @@ func (d *Door) token(w http.ResponseWriter, r *http.Request) {
 
 // admit asks the guard for action by the attested caller. The account in the path
 // is "default" or one of this door's by its name or address; which one the caller
-// is, the kernel says, and the path may only agree. A resource without a name is
-// that account.
-func (d *Door) admit(w http.ResponseWriter, r *http.Request, action string, kind policy.ResourceKind, name string) (*guard.Pass, bool) {
+// is, the kernel says, and the path may only agree.
+func (d *Door) admit(w http.ResponseWriter, r *http.Request, action string, on guard.Resource) (*guard.Pass, bool) {
 	among := d.among(r.PathValue("account"))
 	a := d.attempt(r)
 	if len(among) == 0 {
@@ -249,14 +248,14 @@ func (d *Door) admit(w http.ResponseWriter, r *http.Request, action string, kind
 	}
 	a.Action = action
 	a.Credentials = []guard.Credential{guard.Local(conn, among)}
-	a.Resource = policy.Resource{Kind: kind, Name: name}
-	if kind == policy.AudienceResource {
-		a.Request = policy.Mint{Audience: name}
+	a.Resource = on
+	if action == guard.ActionMint {
+		a.Request = policy.Mint{Audience: on.Name} // "" for an access token: our own APIs
 	}
 	pass, err := d.o.Guard.Admit(r.Context(), a)
 	if err != nil {
 		f := fault.Of(err)
-		if f.Code == fault.Denied && name == gcloudAudience {
+		if f.Code == fault.Denied && on.Name == gcloudAudience {
 			f.Code = fault.Absent // 403 here crashes gcloud (contract 0.14)
 		}
 		d.fail(w, f)
@@ -315,7 +314,7 @@ func answer(w http.ResponseWriter, contentType, body string) {
 
 func (d *Door) refuse(w http.ResponseWriter, r *http.Request, reason guard.Reason, why string) {
 	f := d.o.Guard.Refuse(r.Context(), d.attempt(r), reason, why)
-	if reason == guard.ParameterRefused || reason == guard.FlavorMissing {
+	if (reason == guard.ParameterRefused || reason == guard.FlavorMissing) && f.Code != fault.Busy {
 		f.Public = why // says nothing but what the request itself lacks
 	}
 	d.fail(w, f)

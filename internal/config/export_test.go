@@ -1,0 +1,4 @@
+package config
+
+// KindForTest returns the description of a leaf's type.
+func KindForTest(typ string) string { return kinds[typ] }

@@ -200,7 +200,7 @@ func (a *App) bearers() ([]guard.BearerProver, error) {
 	}
 	out := []guard.BearerProver{self}
 	for _, p := range a.c.Providers {
-		prover, err := federation.New(p, a.o.Now, a.o.Logger)
+		prover, err := federation.New(p, a.c.TrustDomain, a.o.Now, a.o.Logger)
 		if err != nil {
 			return nil, err
 		}

@@ -31,7 +31,7 @@ func Open(o Options) (*Log, error) {
 
 func (o *Options) complete() error {
 	if o.Dir == "" || o.Origin == "" || o.Sealer == nil || o.Signer == nil || o.VerifierKey == "" {
-		return errors.New("Dir, Origin, Sealer, Signer and VerifierKey are required")
+		return errors.New("audit options Dir, Origin, Sealer, Signer and VerifierKey are required")
 	}
 	v, err := note.NewVerifier(o.VerifierKey)
 	if err != nil {

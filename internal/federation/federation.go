@@ -162,8 +162,10 @@ type Prover struct {
 	audiences []string // that the provider may speak for; nil: any
 }
 
-// New returns the Prover of a completed Config.
-func New(c Config, now func() time.Time, log *slog.Logger) (*Prover, error) {
+// New returns the Prover of a completed Config. The addresses of trustDomain's
+// accounts are a name space that no provider may assert: a token that has one as
+// its `email` is refused.
+func New(c Config, trustDomain string, now func() time.Time, log *slog.Logger) (*Prover, error) {
 	var keys verifier.KeySource = c.keys
 	if c.OIDC.JWKSURL != "" {
 		keys = verifier.NewRemoteKeys(c.OIDC.JWKSURL, nil, now, log)
@@ -172,7 +174,11 @@ func New(c Config, now func() time.Time, log *slog.Logger) (*Prover, error) {
 	if err != nil {
 		return nil, fmt.Errorf("provider %s: %w", c.Name, err)
 	}
+	reserved := strings.ToLower(identity.Email(trustDomain, ""))
 	return &Prover{name: c.Name, verifier: v, audiences: c.OIDC.Audiences, principal: func(cl *token.Claims) (identity.Principal, error) {
+		if strings.HasSuffix(strings.ToLower(cl.Email), reserved) {
+			return identity.Principal{}, errEmail{}
+		}
 		return identity.Principal{Kind: identity.Federated, Provider: c.Name, Name: cl.Subject, Email: cl.Email}, nil
 	}}, nil
 }
@@ -202,6 +208,15 @@ type errAccount struct{}
 func (errAccount) Error() string { return "the token's subject is no service account of this file" }
 func (errAccount) Code() string  { return "account_unknown" }
 func (errAccount) Class() string { return "token not trusted" }
+
+// errEmail is a good token of a provider that poses as one of our accounts.
+type errEmail struct{}
+
+func (errEmail) Error() string {
+	return "the token's email is in the name space of this trust domain's service accounts"
+}
+func (errEmail) Code() string  { return "email_reserved" }
+func (errEmail) Class() string { return "token not trusted" }
 
 // Name returns the provider's name.
 func (p *Prover) Name() string { return p.name }

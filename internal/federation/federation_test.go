@@ -69,7 +69,7 @@ func lab(t *testing.T, s signer) *federation.Prover {
 	if err := c.Complete("/"); err != nil {
 		t.Fatal(err)
 	}
-	p, err := federation.New(c, clock, nil)
+	p, err := federation.New(c, "acme", clock, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -106,6 +106,12 @@ func TestProvider(t *testing.T) {
 		}
 		if err := proof.For(tt.want); (err == nil) != tt.ok {
 			t.Errorf("%s: %v", tt.name, err)
+		}
+	}
+	for _, email := range []string{"orders@sa.acme", "Orders@SA.Acme"} {
+		_, err := p.Prove(t.Context(), s.token(t, "", map[string]any{"email": email}))
+		if c, ok := err.(interface{ Code() string }); !ok || c.Code() != "email_reserved" {
+			t.Errorf("%s was believed: %v", email, err)
 		}
 	}
 	if _, err := p.Prove(t.Context(), newSigner(t).token(t, "", nil)); err == nil {

@@ -276,6 +276,17 @@ func (c *Config) Warnings() []string {
 	if slices.Contains(c.Issuer.Audiences, "*") {
 		out = append(out, `issuer.audiences: "*" lets every service account mint for any audience`)
 	}
+	for i := range c.Services {
+		s := &c.Services[i]
+		if s.HTTP == nil || len(s.Accept) < 2 {
+			continue
+		}
+		for name, field := range s.HTTP.IdentityHeaders {
+			if field == "principal.name" {
+				out = append(out, fmt.Sprintf("services[%d].http.identity_headers.%s: principal.name does not say who vouched, and this service accepts several: use principal.id", i, name))
+			}
+		}
+	}
 	for _, l := range []struct{ path, addr, what string }{
 		{"issuer.listen", c.Issuer.Listen, "keys and tokens"},
 		{"gateway.listen", c.Gateway.Listen, "bearer tokens"},

@@ -71,6 +71,7 @@ func TestMistakes(t *testing.T) {
 		{"a condition, on the line of the rule", good + service + "policies:\n  - name: p\n    allow: [anyAuthenticated]\n    to: [invoices]\n    actions: [http.get]\n    when: request.pth == ''\n", "f.yaml:17: policies[0].when: 1:8: undeclared reference to 'request.pth'"},
 		{"a durability that is not served", good + "audit: {durability: buffered}\n", "f.yaml:6: audit.durability: \"buffered\" is not served yet"},
 		{"a store that is not served", good + "store: {url: 'postgres://x'}\n", "f.yaml:6: store.url: "},
+		{"a password in the upstream's URL", good + strings.Replace(service, "http://127.0.0.1:9000", "http://u:hunter2@h:1", 1), `http.upstream: "http://u:xxxxx@h:1": a password has no place in the file`},
 		{"a header that carries something else", good + strings.Replace(service, `9000"}`, `9000", identity_headers: {Authorization: principal.id}}`, 1), "cannot carry an identity"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -87,6 +88,9 @@ func TestMistakes(t *testing.T) {
 				t.Errorf("got %v\nwant %s", err, tt.want)
 			}
 			for _, line := range m {
+				if strings.Contains(line, "hunter2") {
+					t.Errorf("a mistake shows a password: %s", line)
+				}
 				if !strings.HasPrefix(line, "f.yaml:") {
 					t.Errorf("a mistake without its place: %s", line)
 				}
@@ -148,6 +152,11 @@ func TestDevIsAConfiguration(t *testing.T) {
 	if w := c.Warnings(); len(w) != 1 || !strings.HasPrefix(w[0], "issuer.audiences") {
 		t.Errorf("warnings %q", w)
 	}
+	c.Services[0].Accept = append(c.Services[0].Accept, "lab")
+	if w := c.Warnings(); len(w) != 2 || !strings.Contains(w[1], "principal.name does not say who vouched") {
+		t.Errorf("several issuers behind one name: warnings %q", w)
+	}
+	c.Services[0].Accept = c.Services[0].Accept[:1]
 	c.Gateway.Listen, c.Issuer.Listen = "0.0.0.0:8443", "[::]:8400"
 	if w := c.Warnings(); len(w) != 3 {
 		t.Errorf("listeners that everybody reaches: warnings %q", w)

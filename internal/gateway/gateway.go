@@ -14,7 +14,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/sallyport-dev/sallyport/internal/audit"
 	"github.com/sallyport-dev/sallyport/internal/fault"
 	"github.com/sallyport-dev/sallyport/internal/guard"
 	"github.com/sallyport-dev/sallyport/internal/identity"
@@ -47,7 +46,7 @@ type Audit struct {
 	// Durability is what a decision waits for before it takes effect: "written"
 	// (survives a killed process) or "synced" (survives power loss). Default
 	// audit.durability, and without that written.
-	Durability audit.Durability `yaml:"durability,omitempty"`
+	Durability guard.Durability `yaml:"durability,omitempty"`
 }
 
 // Complete fills defaults and reports every mistake below "services[i]".

@@ -3,8 +3,9 @@ package httpproxy
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
-	"net/textproto"
+	"net/netip"
 	"net/url"
 	"slices"
 	"strings"
@@ -41,8 +42,10 @@ var fields = map[string]func(*identity.Principal) string{
 	"principal.email":    func(p *identity.Principal) string { return p.Email },
 }
 
-// neverIdentity are headers that carry something else.
-var neverIdentity = []string{authorization, "Host", "Content-Length", "Transfer-Encoding", "Connection", "Upgrade", "Te", "Trailer", "Expect", "Cookie", AssertionHeader}
+// neverIdentity are headers that carry something else, in folded form.
+var neverIdentity = []string{"authorization", "x-serverless-authorization", "proxy-authorization", "host", "content-length", "content-type",
+	"transfer-encoding", "connection", "upgrade", "te", "trailer", "expect", "cookie", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto",
+	fold(AssertionHeader)}
 
 // Complete fills defaults and reports every mistake below "services[i]".
 func (c *Config) Complete() error {
@@ -51,31 +54,48 @@ func (c *Config) Complete() error {
 		bad = append(bad, errors.New("http.hosts: is empty: name the hosts that this service is reached by"))
 	}
 	for i, h := range c.Hosts {
-		if n, ok := hostName(h); !ok || strings.Contains(h, ":") && !strings.HasPrefix(h, "[") {
-			bad = append(bad, fmt.Errorf("http.hosts[%d]: %q: want a host name or address without a port", i, h))
+		if n, ok := ownHost(h); !ok {
+			bad = append(bad, fmt.Errorf("http.hosts[%d]: %q: want a host name or address, without a port or a pattern", i, h))
 		} else if c.Hosts[i] = n; slices.Contains(c.Hosts[:i], n) {
 			bad = append(bad, fmt.Errorf("http.hosts[%d]: %q: is there twice", i, h))
 		}
 	}
 	u, err := url.Parse(c.Upstream)
 	switch {
-	case err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https":
+	case err == nil && u.User != nil:
+		bad = append(bad, fmt.Errorf("http.upstream: %q: a password has no place in the file", u.Redacted()))
+	case err != nil || u.Hostname() == "" || u.Scheme != "http" && u.Scheme != "https":
 		bad = append(bad, fmt.Errorf("http.upstream: %q: want http://HOST:PORT or https://HOST:PORT", c.Upstream))
-	case u.Path != "" && u.Path != "/" || u.RawQuery != "" || u.Fragment != "" || u.User != nil:
-		bad = append(bad, fmt.Errorf("http.upstream: %q: a path, query or password there is not served: paths go upstream as they are judged", c.Upstream))
+	case u.Path != "" && u.Path != "/" || u.RawQuery != "" || u.Fragment != "":
+		bad = append(bad, fmt.Errorf("http.upstream: %q: a path or query there is not served: paths go upstream as they are judged", c.Upstream))
 	default:
 		c.upstream = &url.URL{Scheme: u.Scheme, Host: u.Host}
 	}
-	for name, field := range c.IdentityHeaders {
-		canonical := textproto.CanonicalMIMEHeaderKey(name)
+	seen := map[string]bool{}
+	for _, name := range slices.Sorted(maps.Keys(c.IdentityHeaders)) {
+		field, folded := c.IdentityHeaders[name], fold(name)
 		switch {
-		case !httpguts.ValidHeaderFieldName(name) || slices.Contains(neverIdentity, canonical):
+		case seen[folded]:
+			bad = append(bad, fmt.Errorf("http.identity_headers: %q: is there twice, in another spelling", name))
+		case !httpguts.ValidHeaderFieldName(name) || slices.Contains(neverIdentity, folded):
 			bad = append(bad, fmt.Errorf("http.identity_headers: %q: this header cannot carry an identity", name))
 		case fields[field] == nil:
 			bad = append(bad, fmt.Errorf("http.identity_headers.%s: %q: want principal.name, .id, .kind, .provider or .email", name, field))
 		}
+		seen[folded] = true
 	}
 	return errors.Join(bad...)
+}
+
+// ownHost returns a host of the file as hostName does. An IPv6 address may stand
+// in brackets or without.
+func ownHost(h string) (string, bool) {
+	if ip, err := netip.ParseAddr(h); err == nil && ip.Is6() {
+		h = "[" + h + "]"
+	}
+	bracketed := strings.HasPrefix(h, "[") && strings.HasSuffix(h, "]")
+	n, ok := hostName(h)
+	return n, ok && !strings.Contains(h, "*") && (bracketed || !strings.Contains(h, ":"))
 }
 
 // hostName returns a request's or the file's host in the form it is compared in:

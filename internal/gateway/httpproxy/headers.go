@@ -92,6 +92,35 @@ func strip(h http.Header, own map[string]bool) {
 	}
 }
 
+// endToEnd returns the first option of a request's Connection headers that names a
+// field meant for all recipients, "" if there is none. A sender must not do that
+// (RFC 9110 section 7.6.1): removing the field, as asked, would hide it from checks
+// that the upstream makes. Of other fields that are named the sender may dispose.
+func endToEnd(connection []string) string {
+	for _, line := range connection {
+		for option := range strings.SplitSeq(line, ",") {
+			option = strings.ToLower(strings.TrimSpace(option))
+			if endToEndFields[option] {
+				return option
+			}
+			for _, p := range endToEndPrefixes {
+				if strings.HasPrefix(option, p) {
+					return option
+				}
+			}
+		}
+	}
+	return ""
+}
+
+var endToEndFields = map[string]bool{
+	"host": true, "authorization": true, "x-serverless-authorization": true, "cookie": true, "origin": true, "referer": true,
+	"cache-control": true, "range": true, "expect": true, "traceparent": true, "tracestate": true, "x-csrf-token": true,
+	"x-xsrf-token": true, "x-requested-with": true,
+}
+
+var endToEndPrefixes = []string{"content-", "if-", "accept", "access-control-", "sec-"}
+
 func hasPrefix(folded string) bool {
 	for _, p := range identityPrefixes {
 		if strings.HasPrefix(folded, p) {

@@ -10,6 +10,7 @@
 package httpproxy
 
 import (
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -18,6 +19,7 @@ import (
 	"net/url"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/sallyport-dev/sallyport/internal/fault"
@@ -100,6 +102,11 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer x.close()
 	forward := p.forward
 	forward.Rewrite, forward.ErrorHandler = x.rewrite, x.upstreamFailed
+	forward.ModifyResponse = notOurs
+	if r.Body != nil && r.Body != http.NoBody {
+		x.body.ReadCloser = r.Body
+		r.Body = &x.body
+	}
 	forward.ServeHTTP(&x.count, r)
 }
 
@@ -109,12 +116,14 @@ type exchange struct {
 	w         http.ResponseWriter
 	r         *http.Request
 	route     *route
+	host      string // as policy saw it, and the port the client wrote
 	path      canonicalPath
 	header    string // that held the credential
 	pass      *guard.Pass
 	id        string // of the decision
 	assertion string
 	count     countingWriter
+	body      countingReader
 	identity  http.Header // set upstream
 }
 
@@ -131,8 +140,14 @@ func (x *exchange) admit() bool {
 	if !ok {
 		return x.turnAway(a, guard.HostUnknown, "the Host is none of this gateway's services")
 	}
+	x.host = host
+	if port := (&url.URL{Host: x.r.Host}).Port(); port != "" {
+		x.host = net.JoinHostPort(host, port)
+	} else if strings.Contains(host, ":") {
+		x.host = "[" + host + "]"
+	}
 	a.Service = x.route.service
-	a.Resource = policy.Resource{Kind: policy.ServiceResource, Name: x.route.service}
+	a.Resource = guard.ToService(x.route.service)
 	if reason, why := x.read(&a, host); reason != "" {
 		return x.turnAway(a, reason, why)
 	}
@@ -161,6 +176,9 @@ func (x *exchange) read(a *guard.Attempt, host string) (guard.Reason, string) {
 	a.Request = vars
 	if err := checkQuery(r.URL.RawQuery); err != nil {
 		return guard.QueryRefused, err.Error()
+	}
+	if option := endToEnd(r.Header["Connection"]); option != "" {
+		return guard.HeaderRefused, "Connection names " + option + ", which is meant for the upstream too"
 	}
 	if strings.Contains(strings.ToLower(strings.Join(r.Header["Upgrade"], ",")), "websocket") {
 		return guard.UpgradeRefused, "websocket is not served by this version"
@@ -199,19 +217,26 @@ func (x *exchange) prepare() bool {
 	return true
 }
 
-// rawPath returns the path as it was sent: net/url has decoded it already.
+// rawPath returns the path as it was sent: net/url has decoded it already. Of the
+// absolute form (RFC 9112 section 3.2.2) that is what follows the authority.
 func rawPath(r *http.Request) string {
-	if strings.HasPrefix(r.RequestURI, "/") {
-		path, _, _ := strings.Cut(r.RequestURI, "?")
-		return path
+	target := r.RequestURI
+	if !strings.HasPrefix(target, "/") {
+		_, rest, _ := strings.Cut(target, "://")
+		i := strings.IndexAny(rest, "/?")
+		if i < 0 || rest[i] == '?' {
+			return "/"
+		}
+		target = rest[i:]
 	}
-	if r.URL.Path == "" && r.URL.Host != "" { // absolute form without a path, RFC 9112 section 3.2.2
-		return "/"
-	}
-	return r.URL.EscapedPath()
+	path, _, _ := strings.Cut(target, "?")
+	return path
 }
 
 func validAction(method string) bool {
+	if method == "WEBSOCKET" { // http.websocket is an upgrade, and no method may pass for it
+		return false
+	}
 	for i := range len(method) {
 		if c := method[i]; !(c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '-') {
 			return false
@@ -231,11 +256,18 @@ func (x *exchange) rewrite(pr *httputil.ProxyRequest) {
 	out.Header.Del("Upgrade") // no protocol is switched to
 	out.Header.Del("Connection")
 	out.Trailer = nil // fields that nobody judged
+	out.Host = x.host
 	pr.SetXForwarded()
 	out.Header.Set(AssertionHeader, x.assertion)
 	for name, v := range x.identity {
 		out.Header[name] = v
 	}
+}
+
+// notOurs takes from an upstream's answer what only we say.
+func notOurs(r *http.Response) error {
+	r.Header.Del(DecisionHeader)
+	return nil
 }
 
 func (x *exchange) upstreamFailed(_ http.ResponseWriter, r *http.Request, err error) {
@@ -246,7 +278,7 @@ func (x *exchange) upstreamFailed(_ http.ResponseWriter, r *http.Request, err er
 }
 
 func (x *exchange) close() {
-	if err := x.pass.Close(guard.Summary{BytesIn: max(x.r.ContentLength, 0), BytesOut: x.count.n}); err != nil {
+	if err := x.pass.Close(guard.Summary{BytesIn: x.body.n.Load(), BytesOut: x.count.n}); err != nil {
 		x.p.core.Logger.Error("the end of a request cannot be recorded", "decision", x.id, "error", err.Error())
 	}
 }
@@ -263,6 +295,19 @@ func traceID(traceparent string) string {
 		}
 	}
 	return parts[1]
+}
+
+// countingReader counts a request's bytes. The transport may still read when the
+// answer is there already.
+type countingReader struct {
+	io.ReadCloser
+	n atomic.Int64
+}
+
+func (c *countingReader) Read(b []byte) (int, error) {
+	n, err := c.ReadCloser.Read(b)
+	c.n.Add(int64(n))
+	return n, err
 }
 
 // countingWriter counts an answer's bytes.

@@ -25,6 +25,10 @@ type problem struct {
 // of admit.
 func (x *exchange) turnAway(a guard.Attempt, reason guard.Reason, why string) bool {
 	f := x.p.core.Guard.Refuse(x.r.Context(), a, reason, why)
+	if f.Code == fault.Busy { // there is no record, which comes before what is wrong
+		x.refuse(f)
+		return false
+	}
 	switch reason {
 	case guard.HostUnknown:
 		x.answer(http.StatusMisdirectedRequest, f.Public, f.Decision) // RFC 9110 section 15.5.20

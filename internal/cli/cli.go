@@ -60,6 +60,7 @@ func failed(err error) error { return exit{exitFailed, err} }
 func Main(args []string, in io.Reader, out, errw io.Writer) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	context.AfterFunc(ctx, stop) // a second signal ends the process at once
 	e := &env{in: in, out: out, err: errw}
 	root := rootCommand(e)
 	root.SetArgs(args)

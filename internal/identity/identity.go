@@ -54,9 +54,6 @@ func Account(name, email string) Principal {
 	return Principal{Kind: ServiceAccount, Name: name, Email: email}
 }
 
-// Anonymous returns the principal of a public route's caller.
-func Anonymous() Principal { return Principal{Kind: AnonymousKind} }
-
 // ID returns the qualified member name: "serviceAccount:orders",
 // "principal:github/repo:o/r", "user:local/1000", "anonymous"; "" for nobody.
 func (p Principal) ID() string {

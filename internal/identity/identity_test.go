@@ -17,7 +17,7 @@ func TestPrincipalNames(t *testing.T) {
 		want []string // members it answers to, in any order
 	}{
 		{"nobody matches nothing", identity.Principal{}, "", nil},
-		{"the anonymous caller is only itself", identity.Anonymous(), "anonymous", []string{"anonymous"}},
+		{"the anonymous caller is only itself", identity.Principal{Kind: identity.AnonymousKind}, "anonymous", []string{"anonymous"}},
 		{"an account is its bare name", identity.Account("orders", "e"), "serviceAccount:orders",
 			[]string{"serviceAccount:orders", "anyAuthenticated"}},
 		{"a local caller has no provider set", identity.Principal{Kind: identity.User, Provider: "local", Name: "1000", Groups: []string{"x"}}, "user:local/1000",

@@ -43,7 +43,7 @@ func NewKEK(secret []byte) (*KEK, error) {
 	return &KEK{aead, hex.EncodeToString(sum[:8])}, nil
 }
 
-// NewRandomKEK returns a throw-away KEK, for dev mode and tests.
+// NewRandomKEK returns a throw-away KEK: what it seals is gone with the process.
 func NewRandomKEK() (*KEK, error) {
 	secret := make([]byte, kekSize)
 	_, _ = rand.Read(secret) // never fails: crypto/rand.Read

@@ -188,7 +188,7 @@ func drawConfig(t *rapid.T) policy.Config {
 
 func drawQuery(t *rapid.T) policy.Query {
 	p := rapid.SampledFrom([]identity.Principal{
-		identity.Account("a", ""), identity.Account("b", ""), identity.Anonymous(), {},
+		identity.Account("a", ""), identity.Account("b", ""), identity.Principal{Kind: identity.AnonymousKind}, {},
 		{Kind: identity.User, Provider: "okta", Name: "u"}, {Kind: identity.User, Provider: "okta", Name: "a"},
 		{Kind: identity.User, Provider: identity.Local, Name: "1"}, {Kind: identity.Federated, Provider: "github", Name: "a/b"},
 	}).Draw(t, "principal")

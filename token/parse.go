@@ -49,6 +49,10 @@ type Claims struct {
 	// Confirmation says that `cnf` is present: the token is bound to a key
 	// (RFC 7800) and is no bearer token.
 	Confirmation bool
+
+	// Actor says that `act` is present: somebody acts for the subject (RFC 8693
+	// section 4.1).
+	Actor bool
 }
 
 // HasAudience reports whether the token is for want, compared exactly.
@@ -194,6 +198,8 @@ func (c *Claims) read(data []byte) error {
 			}
 		case "cnf":
 			c.Confirmation = true
+		case "act":
+			c.Actor = true
 		}
 		return err
 	})

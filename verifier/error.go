@@ -16,6 +16,7 @@ const (
 	NotYetValid         Reason = "token_not_yet_valid"
 	Expired             Reason = "token_expired"
 	SubjectMissing      Reason = "subject_missing"
+	ActorUnread         Reason = "actor_not_served"   // made for an actor (`act`), whom policy cannot judge yet
 	SenderConstrained   Reason = "sender_constrained" // bound to a key (`cnf`), and shown as a bearer token
 	LifetimeTooLong     Reason = "lifetime_too_long"
 	AudienceWrong       Reason = "audience_wrong"

@@ -166,6 +166,9 @@ func (v *Verifier) checkClaims(c *token.Claims, now time.Time) error {
 		return fail(Expired, nil)
 	case c.Subject == "":
 		return fail(SubjectMissing, nil)
+	case c.Actor:
+		// policy cannot name actors yet, and the subject's rights are not theirs
+		return fail(ActorUnread, nil)
 	case c.Confirmation:
 		// no proof of possession is read yet, and without one the token is
 		// anybody's (RFC 9449 section 7.2)

@@ -106,6 +106,7 @@ func TestVerify(t *testing.T) {
 		{"24 hours are the most", verifier.ProviderRules(), key, "", with(claims{"iat": at(0), "exp": at(24 * time.Hour)}), ""},
 		{"without iat they count from now", verifier.ProviderRules(), key, "", with(claims{"iat": nil, "exp": at(24*time.Hour + time.Second)}), verifier.LifetimeTooLong},
 		{"no subject", verifier.ProviderRules(), key, "", with(claims{"sub": nil}), verifier.SubjectMissing},
+		{"made for somebody who acts for the subject", verifier.ProviderRules(), key, "", with(claims{"act": claims{"sub": "x"}}), verifier.ActorUnread},
 		{"bound to a key, shown as bearer", verifier.ProviderRules(), key, "", with(claims{"cnf": claims{"jkt": "x"}}), verifier.SenderConstrained},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -222,7 +222,10 @@ func (x *exchange) prepare() bool {
 func rawPath(r *http.Request) string {
 	target := r.RequestURI
 	if !strings.HasPrefix(target, "/") {
-		_, rest, _ := strings.Cut(target, "://")
+		scheme, rest, ok := strings.Cut(target, "://")
+		if !ok || !strings.EqualFold(scheme, "http") && !strings.EqualFold(scheme, "https") {
+			return "" // "*" and whatever else is no path: refused, not repaired
+		}
 		i := strings.IndexAny(rest, "/?")
 		if i < 0 || rest[i] == '?' {
 			return "/"

@@ -68,7 +68,7 @@ func TestDocumentation(t *testing.T) {
 			if page != "README.md" {
 				dir = t.TempDir()
 			}
-			runPage(t, dir, filepath.Dir(bin), bs)
+			runPage(t, root, dir, filepath.Dir(bin), bs)
 		})
 	}
 	if ran < 15 {
@@ -76,7 +76,7 @@ func TestDocumentation(t *testing.T) {
 	}
 }
 
-func runPage(t *testing.T, dir, path string, bs []block) {
+func runPage(t *testing.T, root, dir, path string, bs []block) {
 	t.Helper()
 	work := t.TempDir()
 	var script strings.Builder
@@ -99,7 +99,7 @@ func runPage(t *testing.T, dir, path string, bs []block) {
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "unshare", "--net", "--map-root-user", "bash", "-c", script.String())
 	cmd.Dir = dir
-	cmd.Env = append(os.Environ(), "PATH="+path+":"+os.Getenv("PATH"), "TMPDIR="+work)
+	cmd.Env = append(os.Environ(), "PATH="+path+":"+os.Getenv("PATH"), "TMPDIR="+work, "SALLYPORT_SRC="+root)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = 5 * time.Second

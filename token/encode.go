@@ -19,6 +19,7 @@ const (
 	TypeID        = "JWT"                     // an ID token, the bearer token of services
 	TypeAccess    = "at+jwt"                  // an access token for our own APIs, RFC 9068
 	TypeAssertion = "sallyport-assertion+jwt" // what the gateway hands upstream; no bearer token
+	TypeSVID      = "JOSE"                    // a JWT-SVID, which may be JWT or JOSE (JWT-SVID section 2.2): never an ID token
 )
 
 type header struct {

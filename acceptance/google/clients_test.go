@@ -123,15 +123,15 @@ func idClaims(account string) map[string]string {
 }
 
 func accessTokens(t *testing.T, s *server) {
-	for name, program := range map[string]string{
-		"cloud.google.com/go/auth detects the door": "auth-adc",
-		"golang.org/x/oauth2/google detects it too": "oauth2-adc",
+	for _, tt := range []struct{ name, program, scope string }{
+		{"cloud.google.com/go/auth detects the door", "auth-adc", cloudPlatform + " https://www.googleapis.com/auth/userinfo.email"},
+		{"golang.org/x/oauth2/google detects it too", "oauth2-adc", cloudPlatform},
 	} {
-		t.Run(name, func(t *testing.T) {
+		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			got := s.us().run(t, program)
+			got := s.us().run(t, tt.program)
 			s.decode(t, got.Token).check(t, "http://"+s.issuer, "at+jwt", "orders", "http://"+s.issuer,
-				map[string]string{"client_id": "SUB", "scope": `"` + cloudPlatform + `"`})
+				map[string]string{"client_id": "SUB", "scope": `"` + tt.scope + `"`})
 			if got.Type != "Bearer" || got.Values["project"] != "acme-project" || got.Values["universe"] != "googleapis.com" {
 				t.Errorf("type %q, %v", got.Type, got.Values)
 			}

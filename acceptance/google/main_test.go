@@ -153,7 +153,7 @@ func TestGoLibraries(t *testing.T) {
 	t.Run("the log verifies after the server was stopped", func(t *testing.T) {
 		s.sallyport(t, "audit", "verify", "--data-dir", s.dataDir)
 	})
-	t.Run("the log has every token that was minted, once", func(t *testing.T) { everyTokenIsRecorded(t, s) })
+	t.Run("the log has every token that was handed out", func(t *testing.T) { everyTokenIsRecorded(t, s) })
 	t.Run("the log has every refusal, once", func(t *testing.T) { everyRefusalIsRecorded(t, s) })
 }
 
@@ -180,13 +180,17 @@ func everyTokenIsRecorded(t *testing.T, s *server) {
 			seen = append(seen, r.Payload.TokenID)
 		}
 	}
+	if len(minted) < 10 {
+		t.Errorf("only %d tokens were handed out: the tests above did not run", len(minted))
+	}
+	if len(minted) < len(seen) {
+		t.Errorf("%d hand-outs are recorded, and clients saw %d", len(minted), len(seen))
+	}
 	slices.Sort(minted)
 	slices.Sort(seen)
+	minted, seen = slices.Compact(minted), slices.Compact(seen) // a fresh one is handed out more than once
 	if !slices.Equal(minted, seen) {
 		t.Errorf("recorded as minted:\n%s\nseen by clients:\n%s", strings.Join(minted, "\n"), strings.Join(seen, "\n"))
-	}
-	if len(minted) < 10 {
-		t.Errorf("only %d tokens were minted: the tests above did not run", len(minted))
 	}
 	if len(refused) != wantRefused {
 		t.Errorf("%d refusals to mint are recorded, want %d: a client that was refused tried again, or a record is missing: %v", len(refused), wantRefused, refused)

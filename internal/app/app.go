@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
@@ -14,21 +13,17 @@ import (
 	"path/filepath"
 	"time"
 
-	"github.com/sallyport-dev/sallyport/internal/attest"
 	"github.com/sallyport-dev/sallyport/internal/audit"
 	"github.com/sallyport-dev/sallyport/internal/config"
-	"github.com/sallyport-dev/sallyport/internal/door/discovery"
-	"github.com/sallyport-dev/sallyport/internal/door/metadata"
 	"github.com/sallyport-dev/sallyport/internal/federation"
 	"github.com/sallyport-dev/sallyport/internal/gateway"
 	"github.com/sallyport-dev/sallyport/internal/gateway/httpproxy"
 	"github.com/sallyport-dev/sallyport/internal/guard"
-	"github.com/sallyport-dev/sallyport/internal/identity"
 	"github.com/sallyport-dev/sallyport/internal/issuer"
 	"github.com/sallyport-dev/sallyport/internal/keys"
 	"github.com/sallyport-dev/sallyport/internal/policy"
+	"github.com/sallyport-dev/sallyport/internal/sealing"
 	"github.com/sallyport-dev/sallyport/internal/store"
-	"github.com/sallyport-dev/sallyport/token"
 )
 
 // Options are what a test may want to hold in its own hands.
@@ -37,6 +32,10 @@ type Options struct {
 	Logger  *slog.Logger                               // default slog.Default()
 	Now     func() time.Time                           // default time.Now
 	Listen  func(address string) (net.Listener, error) // default TCP
+
+	// Dev lets loopback callers be believed where the system cannot attest them: each
+	// door gives its account to whoever reaches it.
+	Dev bool
 }
 
 func (o *Options) complete() {
@@ -63,6 +62,7 @@ type App struct {
 	guard   *guard.Guard
 	servers []*server
 	ready   readiness
+	made    []keys.Event // before there was a log
 }
 
 // New opens everything that a completed Config names. On an error nothing stays
@@ -75,23 +75,29 @@ func New(ctx context.Context, c *config.Config, o Options) (_ *App, err error) {
 			a.release()
 		}
 	}()
-	if err := os.MkdirAll(c.DataDir, 0o700); err != nil {
+	if err := a.able(); err != nil {
+		return nil, err
+	}
+	// others may pass, to the sockets: everything else in it is its owner's alone
+	if err := os.MkdirAll(c.DataDir, 0o711); err != nil {
 		return nil, fmt.Errorf("make data_dir: %w", err)
 	}
 	if a.lock, err = lockDir(c.DataDir); err != nil {
 		return nil, err
 	}
-	kek, err := openKEK(c.DataDir)
+	kek, previous, err := OpenKEK(c)
 	if err != nil {
 		return nil, err
 	}
 	if a.db, err = store.Open(ctx, c.Store, c.DataDir); err != nil {
 		return nil, err
 	}
-	if a.keys, err = keys.Open(ctx, a.db, kek, o.Now); err != nil {
+	a.keys, err = keys.Open(ctx, keys.Options{Store: a.db, KEK: kek, Previous: previous, Now: o.Now, Schedule: c.Issuer.Signing, TrustDomain: c.TrustDomain})
+	if err != nil {
 		return nil, fmt.Errorf("open signing keys: %w", err)
 	}
-	if err := a.openLog(kek); err != nil {
+	a.made = a.keys.Made()
+	if err := a.openLog(kek, previous); err != nil {
 		return nil, err
 	}
 	if err := a.wire(); err != nil {
@@ -100,29 +106,21 @@ func New(ctx context.Context, c *config.Config, o Options) (_ *App, err error) {
 	return a, nil
 }
 
-// KEKFile is where the key-encryption key of a data_dir lies.
-func KEKFile(dataDir string) string { return filepath.Join(dataDir, "kek") }
-
-// openKEK makes a key-encryption key only for a data_dir that is new: one that
-// holds something was sealed by a key that is missing, and a new one would only
-// hide that.
-func openKEK(dataDir string) (*keys.KEK, error) {
-	kek, err := keys.ReadKEK(KEKFile(dataDir))
-	if !errors.Is(err, fs.ErrNotExist) {
-		return kek, err
-	}
-	for _, used := range []string{LogDir(dataDir), store.File(dataDir)} {
-		if _, err := os.Stat(used); err == nil {
-			return nil, fmt.Errorf("the key-encryption key %s is missing, and %s was sealed with it: put it back", KEKFile(dataDir), used)
-		}
-	}
-	return keys.OpenKEK(KEKFile(dataDir))
-}
-
 // LogDir is where the audit log of a data_dir lies.
 func LogDir(dataDir string) string { return filepath.Join(dataDir, "log") }
 
-func (a *App) openLog(kek *keys.KEK) error {
+func (a *App) openLog(kek *sealing.Key, previous []*sealing.Key) error {
+	var from []audit.Sealer
+	for _, k := range previous {
+		from = append(from, k)
+	}
+	n, err := audit.Rewrap(LogDir(a.c.DataDir), kek, from...)
+	if err != nil {
+		return fmt.Errorf("open the audit log: %w", err)
+	}
+	if n > 0 {
+		a.made = append(a.made, keys.Event{Action: "keys.rewrap", Detail: fmt.Sprintf("%d period keys of the log under %s", n, kek.ID())})
+	}
 	origin := a.c.TrustDomain + "/" + a.c.Replica
 	signer, verifierKey, err := a.keys.NoteSigner(origin)
 	if err != nil {
@@ -151,9 +149,9 @@ func (a *App) wire() error {
 	}
 	a.guard = guard.New(guard.Config{
 		Policy: snapshot, Services: a.services(), Bearers: bearers, Log: a.log, Replica: c.Replica, Now: a.o.Now, Logger: a.o.Logger,
-		Local: attest.New(c.ServiceAccounts, func(name string) string { return identity.Email(c.TrustDomain, name) }),
+		Local: a.attestor(),
 	})
-	mint := issuer.New(c.Issuer, c.TrustDomain, a.keys, a.o.Now)
+	mint := issuer.New(c.Issuer, c.TrustDomain, a.algorithms(), a.keys, a.o.Now)
 	if err := a.serveDoors(mint); err != nil {
 		return err
 	}
@@ -169,28 +167,6 @@ func (a *App) wire() error {
 	}
 	a.ready.add("audit log", a.log.Health)
 	return a.listen("telemetry", c.Telemetry.Listen, func(string) http.Handler { return &a.ready })
-}
-
-func (a *App) serveDoors(mint *issuer.Issuer) error {
-	c := a.c
-	door := discovery.New(discovery.Config{
-		URL:        c.Issuer.URL,
-		Tokens:     func() []token.Key { return a.keys.Public(keys.Tokens) },
-		Assertions: func() []token.Key { return a.keys.Public(keys.Assertions) },
-	})
-	if err := a.listen("issuer", c.Issuer.Listen, func(string) http.Handler { return onlyHosts(door, c.Issuer) }); err != nil {
-		return err
-	}
-	for _, m := range c.Metadata {
-		err := a.listen("metadata", m.Listen, func(addr string) http.Handler {
-			return metadata.New(m, metadata.Options{Address: addr, TrustDomain: c.TrustDomain,
-				OwnAPIs: []string{c.Issuer.Audience, c.Issuer.URL}, Guard: a.guard, Mint: mint})
-		})
-		if err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 func (a *App) bearers() ([]guard.BearerProver, error) {
@@ -236,6 +212,16 @@ func (a *App) Run(ctx context.Context) error {
 		a.release()
 		return fmt.Errorf("record the start: %w", errors.Unwrap(err))
 	}
+	for _, e := range a.made {
+		if err := a.recordKeys(e); err != nil {
+			a.release()
+			return fmt.Errorf("record what was done to keys at start: %w", errors.Unwrap(err))
+		}
+	}
+	turning, stopTurning := context.WithCancel(ctx)
+	turned := make(chan struct{})
+	go func() { defer close(turned); a.turnKeys(turning) }()
+	defer func() { stopTurning(); <-turned }()
 	failed := make(chan error, len(a.servers))
 	for _, s := range a.servers {
 		go func() { failed <- s.serve() }()

@@ -17,7 +17,7 @@ import (
 	"github.com/sallyport-dev/sallyport/internal/app"
 	"github.com/sallyport-dev/sallyport/internal/audit"
 	"github.com/sallyport-dev/sallyport/internal/config"
-	"github.com/sallyport-dev/sallyport/internal/keys"
+	"github.com/sallyport-dev/sallyport/internal/sealing"
 )
 
 // program is dev mode on free ports, run in this process.
@@ -195,7 +195,7 @@ func TestShutdownLosesNoRequest(t *testing.T) {
 	if err := <-p.done; err != nil {
 		t.Fatal(err)
 	}
-	kek, err := keys.ReadKEK(app.KEKFile(dir))
+	kek, err := sealing.Read(app.KEKFile(dir))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/go-json-experiment/json"
 
+	"github.com/sallyport-dev/sallyport/internal/door"
 	"github.com/sallyport-dev/sallyport/internal/gateway/httpproxy"
 	"github.com/sallyport-dev/sallyport/internal/issuer"
 )
@@ -36,16 +37,24 @@ func (a *App) listen(name, address string, handler func(addr string) http.Handle
 	if err != nil {
 		return fmt.Errorf("listen for %s: %w", name, err)
 	}
-	a.servers = append(a.servers, &server{name, l, &http.Server{
-		Handler:           handler(l.Addr().String()),
+	a.serve(name, l, handler(l.Addr().String()))
+	return nil
+}
+
+// serve adds a server for l.
+func (a *App) serve(name string, l net.Listener, handler http.Handler) *server {
+	s := &server{name, l, &http.Server{
+		Handler:           handler,
+		ConnContext:       door.ConnContext,
 		ReadHeaderTimeout: httpproxy.ReadHeaderTimeout,
 		IdleTimeout:       httpproxy.IdleTimeout,
 		MaxHeaderBytes:    httpproxy.MaxHeaderBytes,
 		// or net/http would answer "OPTIONS *" itself, past every rule of the handler
 		DisableGeneralOptionsHandler: true,
 		ErrorLog:                     slog.NewLogLogger(a.o.Logger.Handler(), slog.LevelWarn),
-	}})
-	return nil
+	}}
+	a.servers = append(a.servers, s)
+	return s
 }
 
 // onlyHosts answers requests for the issuer's own names alone, so that a page

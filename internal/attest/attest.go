@@ -1,83 +1,31 @@
 // Package attest says who is on the other end of a local connection, and which
 // service account that makes them.
 //
-// What it proves is the uid that owned the peer's socket when it was looked up,
-// nothing about the program: two programs of one uid cannot be told apart, a
-// relay (docker-proxy, ssh -L) is itself the peer, and a program may hand its
-// socket to another. A socket that is closed, orphaned, in another network
-// namespace or not there yields no identity, never root's.
+// Its subject is the uid that owned the caller's socket when it connected, and for
+// entries that ask for it the cgroup of whoever holds that socket: not the program.
+// executable and sha256 only narrow an entry that uid or cgroup carries. They are
+// read when the request has been read and again before the answer, and a change, a
+// second holder or a disagreement refuses: detection, not proof. A process can send
+// and then exec a trusted binary; LD_PRELOAD runs foreign code in one; a descriptor
+// that is parked in a Unix socket's queue has no holder that shows; a relay
+// (docker-proxy, ssh -L) is itself the peer. Two programs that share uid and cgroup
+// cannot be told apart. A socket that is closed, orphaned or in another network
+// namespace yields no identity, never root's.
 //
-// cgroup, executable and hash come later, and with them Unix sockets. Only Linux
-// can attest; elsewhere every look-up fails with ErrUnsupported.
+// What an account may do is internal/policy's business, and that nothing happens
+// without a record is internal/guard's. Only Linux can attest; elsewhere every
+// look-up fails with ErrUnsupported.
 package attest
 
 import (
 	"context"
 	"errors"
 	"fmt"
-	"net/netip"
-	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/sallyport-dev/sallyport/internal/identity"
 )
-
-// An Account is a service account of the file, with the facts that make a local
-// caller it.
-type Account struct {
-	// Name is the bare name, as in serviceAccount:NAME.
-	Name string `yaml:"name"`
-
-	// Attest holds alternatives: a caller that meets any entry is the account.
-	// Empty: no local caller is.
-	Attest []Rule `yaml:"attest,omitempty"`
-}
-
-// A Rule is one entry of attest; every fact in it must hold.
-type Rule struct {
-	// UID owns the caller's socket. Required.
-	UID *uint32 `yaml:"uid"`
-}
-
-// overflowUID is what the kernel reports for a user of another user namespace
-// that has no mapping in ours (/proc/sys/kernel/overflowuid): it can be anybody.
-const overflowUID = 65534
-
-// Complete reports every mistake, each below "service_accounts[i]".
-func (a *Account) Complete() error {
-	var bad []error
-	if !identity.ValidName(a.Name) {
-		bad = append(bad, fmt.Errorf("name: %q: use lower-case letters, digits, - and _, at most 63", a.Name))
-	}
-	for i, r := range a.Attest {
-		switch {
-		case r.UID == nil:
-			bad = append(bad, fmt.Errorf("attest[%d]: needs uid: without an owner to check, any local caller would match", i))
-		case *r.UID == overflowUID:
-			bad = append(bad, fmt.Errorf("attest[%d].uid: %d is the kernel's overflow uid and stands for anyone it cannot map: use a uid of its own", i, overflowUID))
-		}
-	}
-	return errors.Join(bad...)
-}
-
-func (a *Account) matches(f Facts) bool {
-	return slices.ContainsFunc(a.Attest, func(r Rule) bool { return r.UID != nil && *r.UID == f.UID })
-}
-
-// A Conn names a TCP connection by its ends.
-type Conn struct {
-	Peer netip.AddrPort // the caller's end
-	Here netip.AddrPort // our end
-}
-
-// Facts are what the kernel says of the caller's socket. Two look-ups of one
-// caller are equal; anything else is a change.
-type Facts struct {
-	UID    uint32
-	Inode  uint32 // of the socket; never 0
-	Cookie uint64 // of the socket; unlike its address, never used again
-}
 
 // An Error is a caller that could not be attested.
 type Error struct {
@@ -91,7 +39,8 @@ func (e *Error) Code() string { return e.code }
 // Class returns what the caller may be told: that it has no identity here.
 func (e *Error) Class() string { return "no identity for this caller" }
 
-// Error returns the detail, for the owner.
+// Error returns the detail, for the owner: the facts seen, and the entry that came
+// nearest.
 func (e *Error) Error() string { return e.code + ": " + e.cause.Error() }
 
 // Unwrap returns the cause.
@@ -105,14 +54,29 @@ var ErrUnsupported = errors.New("this system cannot attest local callers: only L
 type Attestor struct {
 	accounts map[string]Account
 	email    func(name string) string
-	lookup   func(context.Context, Conn) (Facts, error)
+	look     func(context.Context, Conn, depth) (Facts, error)
 }
 
-// New returns an Attestor for accounts, whose addresses email makes.
+// New returns an Attestor for accounts, whose addresses email makes. Whether their
+// entries can be evaluated here is asked of Check.
 func New(accounts []Account, email func(name string) string) *Attestor {
-	a := &Attestor{accounts: map[string]Account{}, email: email, lookup: newKernel().lookup}
+	a := &Attestor{accounts: map[string]Account{}, email: email, look: newKernel().look}
 	for _, acc := range accounts {
 		a.accounts[acc.Name] = acc
+	}
+	return a
+}
+
+// NewBelieving returns an Attestor that asks nobody: it takes every caller over
+// loopback to be uid. It is for dev mode on systems that cannot attest, where each
+// door has one account.
+func NewBelieving(accounts []Account, email func(name string) string, uid uint32) *Attestor {
+	a := New(accounts, email)
+	a.look = func(_ context.Context, c Conn, _ depth) (Facts, error) {
+		if !c.local() {
+			return Facts{}, errors.New("the connection is not a local one")
+		}
+		return Facts{UID: uid, Inode: 1}, nil
 	}
 	return a
 }
@@ -121,36 +85,133 @@ func New(accounts []Account, email func(name string) string) *Attestor {
 // it matches. It fails with an *Error when the caller's socket has no owner, or
 // when it matches no account or several.
 func (a *Attestor) Prove(ctx context.Context, c Conn, among []string) (*identity.Proof, error) {
-	facts, err := a.lookup(ctx, c)
+	facts, found, err := a.find(ctx, c, among)
+	if err != nil {
+		return nil, err
+	}
+	switch len(found) {
+	case 1:
+		return a.proof(c, identity.Account(found[0].name, a.email(found[0].name)), facts, found[0].rule), nil
+	case 0:
+		return nil, &Error{"no_account", fmt.Errorf("the caller: %s; asked for one of %s; %s", facts, strings.Join(among, ", "), a.nearest(facts, among))}
+	}
+	var names []string
+	for _, f := range found {
+		names = append(names, f.name)
+	}
+	return nil, &Error{"account_ambiguous", fmt.Errorf("the caller: %s, which makes it %s: give each a door of its own", facts, strings.Join(names, " and "))}
+}
+
+// Which returns the accounts of among that the caller at the other end of c is. It
+// fails with an *Error when the caller's socket has no owner.
+func (a *Attestor) Which(ctx context.Context, c Conn, among []string) ([]string, error) {
+	_, found, err := a.find(ctx, c, among)
+	var out []string
+	for _, f := range found {
+		out = append(out, f.name)
+	}
+	return out, err
+}
+
+// ProveUser attests the caller at the other end of c as user:local/UID, whatever
+// accounts it may be besides. It fails with an *Error when the caller's socket has no
+// owner.
+func (a *Attestor) ProveUser(ctx context.Context, c Conn) (*identity.Proof, error) {
+	facts, err := a.look(ctx, c, socketOnly)
 	if err != nil {
 		return nil, &Error{"caller_unattested", err}
 	}
-	var names []string
+	if facts.UID == overflowUID {
+		return nil, &Error{"caller_unattested", errors.New("the caller's user is of another user namespace and has no uid here")}
+	}
+	who := identity.Principal{Kind: identity.User, Provider: identity.Local, Name: strconv.FormatUint(uint64(facts.UID), 10)}
+	return a.proof(c, who, facts, &Rule{UID: &facts.UID}), nil
+}
+
+// Account returns the principal of the declared account called name.
+func (a *Attestor) Account(name string) (identity.Principal, bool) {
+	_, ok := a.accounts[name]
+	return identity.Account(name, a.email(name)), ok
+}
+
+type match struct {
+	name string
+	rule *Rule
+}
+
+// find looks at the caller as deeply as the entries of among ask, and returns the
+// accounts it is, each with the first entry that it meets. Whoever meets no entry
+// by uid alone costs no look at the processes.
+func (a *Attestor) find(ctx context.Context, c Conn, among []string) (Facts, []match, error) {
+	facts, err := a.look(ctx, c, socketOnly)
+	if err != nil {
+		return facts, nil, &Error{"caller_unattested", err}
+	}
+	need := socketOnly
 	for _, name := range among {
-		if acc, ok := a.accounts[name]; ok && acc.matches(facts) {
-			names = append(names, name)
+		for _, r := range a.accounts[name].Attest {
+			if r.UID == nil || *r.UID == facts.UID {
+				need = max(need, r.depth())
+			}
 		}
 	}
-	switch len(names) {
-	case 1:
-	case 0:
-		return nil, &Error{"no_account", fmt.Errorf("the caller's uid is %d; this door serves %s, and no attest entry of theirs has it", facts.UID, strings.Join(among, ", "))}
-	default:
-		return nil, &Error{"account_ambiguous", fmt.Errorf("the caller's uid is %d, which makes it %s: give each a door of its own", facts.UID, strings.Join(names, " and "))}
+	if need > socketOnly {
+		if facts, err = a.look(ctx, c, need); err != nil {
+			return facts, nil, &Error{"caller_unattested", err}
+		}
 	}
+	var found []match
+	for _, name := range among {
+		acc := a.accounts[name]
+		for i := range acc.Attest {
+			if len(acc.Attest[i].misses(&facts)) == 0 {
+				found = append(found, match{name, &acc.Attest[i]})
+				break
+			}
+		}
+	}
+	return facts, found, nil
+}
+
+// nearest says which entry came nearest, and what it lacked: the one of which most
+// holds, and of two such the one that lacks less.
+func (a *Attestor) nearest(f Facts, among []string) string {
+	best := "none of them has an attest entry"
+	most, least := -1, 0
+	for _, name := range among {
+		acc := a.accounts[name]
+		for i := range acc.Attest {
+			r := &acc.Attest[i]
+			m := r.misses(&f)
+			held := max(r.facts()-len(m), 0)
+			if r.UID != nil && *r.UID != f.UID {
+				held = 0
+			}
+			if held > most || held == most && len(m) < least {
+				most, least = held, len(m)
+				best = fmt.Sprintf("the nearest entry is attest[%d] of %s: %s", i, name, strings.Join(m, ", "))
+			}
+		}
+	}
+	return best
+}
+
+// proof is of a caller that meets rule; as long as it does, and stays the same
+// caller, the proof holds.
+func (a *Attestor) proof(c Conn, who identity.Principal, facts Facts, rule *Rule) *identity.Proof {
 	return &identity.Proof{
-		Principal: identity.Account(names[0], a.email(names[0])),
+		Principal: who,
 		Provider:  identity.Local,
-		Attested:  map[string]string{"uid": strconv.FormatUint(uint64(facts.UID), 10)},
+		Attested:  facts.attested(),
 		Still: func(ctx context.Context) error {
-			again, err := a.lookup(ctx, c)
-			if err == nil && again != facts {
-				err = fmt.Errorf("was uid %d, socket %d, is uid %d, socket %d", facts.UID, facts.Inode, again.UID, again.Inode)
+			again, err := a.look(ctx, c, rule.depth())
+			if err == nil {
+				err = rule.same(&facts, &again)
 			}
 			if err != nil {
 				return &Error{"caller_changed", err}
 			}
 			return nil
 		},
-	}, nil
+	}
 }

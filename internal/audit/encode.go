@@ -40,6 +40,7 @@ func (e *encoder) payload(salt *[saltSize]byte, p *Payload) {
 	e.text(`,"principal":`, p.Principal)
 	e.list(`,"actors":`, p.Actors)
 	e.text(`,"provider":`, p.Provider)
+	e.dict(`,"attested":`, p.Attested, e.limit)
 	e.text(`,"token_id":`, p.TokenID)
 	e.text(`,"issued_token_id":`, p.IssuedTokenID)
 	e.text(`,"action":`, p.Action)

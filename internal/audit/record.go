@@ -62,8 +62,9 @@ func (d Decision) known() bool { return d == "" || d == Allow || d == Deny }
 // left out.
 type Payload struct {
 	Principal     string            `json:"principal,omitzero"`       // who acts, by qualified name
-	Actors        []string          `json:"actors,omitempty"`         // on whose behalf others act, RFC 8693 section 4.1, newest first
+	Actors        []string          `json:"actors,omitempty"`         // who acts for the principal, as in RFC 8693 section 4.1, newest first
 	Provider      string            `json:"provider,omitzero"`        // who vouched
+	Attested      map[string]string `json:"attested,omitempty"`       // what the kernel said of a local caller: uid, cgroup, pid
 	TokenID       string            `json:"token_id,omitzero"`        // of the credential, never the credential
 	IssuedTokenID string            `json:"issued_token_id,omitzero"` // of the token that this decision minted
 	Action        string            `json:"action,omitzero"`          // what was asked

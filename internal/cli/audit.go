@@ -15,7 +15,8 @@ import (
 
 	"github.com/sallyport-dev/sallyport/internal/app"
 	"github.com/sallyport-dev/sallyport/internal/audit"
-	"github.com/sallyport-dev/sallyport/internal/keys"
+	"github.com/sallyport-dev/sallyport/internal/config"
+	"github.com/sallyport-dev/sallyport/internal/sealing"
 )
 
 func auditCommand(e *env) *cobra.Command {
@@ -47,10 +48,25 @@ func (p *place) dir() (string, error) {
 
 // opener returns what opens payloads, nil if the key-encryption key is not here:
 // then only headers can be shown.
-func (e *env) opener(dataDir string) (audit.Sealer, error) {
-	kek, err := keys.ReadKEK(app.KEKFile(dataDir))
+func (e *env) opener(p *place) (audit.Sealer, error) {
+	var kek *sealing.Key
+	dir, err := p.dir()
+	if err != nil {
+		return nil, err
+	}
+	where := app.KEKFile(dir)
+	if p.config != "" {
+		var cfg *config.Config
+		if cfg, err = load(p.config); err != nil {
+			return nil, err
+		}
+		where = "what issuer.key_encryption names"
+		kek, err = app.ReadKEK(cfg)
+	} else {
+		kek, err = sealing.Read(where)
+	}
 	if errors.Is(err, fs.ErrNotExist) {
-		_, _ = fmt.Fprintln(e.err, "the key-encryption key is not in "+dataDir+": payloads stay sealed")
+		_, _ = fmt.Fprintln(e.err, "the key-encryption key is not at "+where+": payloads stay sealed")
 		return nil, nil
 	}
 	if err != nil {
@@ -60,11 +76,11 @@ func (e *env) opener(dataDir string) (audit.Sealer, error) {
 }
 
 func (e *env) reader(p *place) (*audit.Reader, error) {
-	dir, err := p.dir()
+	opener, err := e.opener(p)
 	if err != nil {
 		return nil, err
 	}
-	opener, err := e.opener(dir)
+	dir, err := p.dir()
 	if err != nil {
 		return nil, err
 	}
@@ -268,7 +284,7 @@ func auditVerify(e *env) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		opener, err := e.opener(dir)
+		opener, err := e.opener(&p)
 		if err != nil {
 			return err
 		}

@@ -6,6 +6,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -33,15 +34,21 @@ const (
 
 // commands are the subcommands; adding one is a file and a line here.
 func commands() []func(*env) *cobra.Command {
-	return []func(*env) *cobra.Command{serveCommand, devCommand, configCommand, policyCommand, tokenCommand, auditCommand, versionCommand}
+	return []func(*env) *cobra.Command{serveCommand, devCommand, runCommand, runDoorCommand, tokenCommand, keysCommand, configCommand, policyCommand,
+		auditCommand, doctorCommand, versionCommand}
 }
 
 // env is what a command may touch outside itself.
 type env struct {
 	in       io.Reader
 	out, err io.Writer
-	output   string // "text" or "json"
+	output   string // "text" or "json", and what a command names in its annotation
+	terminal bool   // out is one
 }
+
+// outputs is the annotation of a command that has other forms of output than text
+// and json.
+const outputs = "outputs"
 
 // exit is an error that carries its exit status.
 type exit struct {
@@ -61,7 +68,7 @@ func Main(args []string, in io.Reader, out, errw io.Writer) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	context.AfterFunc(ctx, stop) // a second signal ends the process at once
-	e := &env{in: in, out: out, err: errw}
+	e := &env{in: in, out: out, err: errw, terminal: isTerminal(out)}
 	root := rootCommand(e)
 	root.SetArgs(args)
 	root.SetIn(in)
@@ -97,9 +104,11 @@ func rootCommand(e *env) *cobra.Command {
 	root.SetUsageTemplate(usageTemplate)
 	root.SetHelpTemplate("{{with (or .Long .Short)}}{{.}}\n\n{{end}}{{.UsageString}}")
 	root.PersistentFlags().StringVar(&e.output, "output", "text", "text, or json: one object a line")
-	root.PersistentPreRunE = func(*cobra.Command, []string) error {
-		if e.output != "text" && e.output != "json" {
-			return fmt.Errorf("--output %q: want text or json", e.output)
+	root.PersistentPreRunE = func(c *cobra.Command, _ []string) error {
+		forms := strings.Fields(cmp.Or(c.Annotations[outputs], "text json"))
+		if !slices.Contains(forms, e.output) {
+			last := len(forms) - 1
+			return fmt.Errorf("--output %q: want %s or %s", e.output, strings.Join(forms[:last], ", "), forms[last])
 		}
 		return nil
 	}
@@ -128,6 +137,16 @@ func group(use, short string, children ...*cobra.Command) *cobra.Command {
 	}}
 	c.AddCommand(children...)
 	return c
+}
+
+// isTerminal reports whether w shows what is written to a person.
+func isTerminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	if !ok {
+		return false
+	}
+	info, err := f.Stat()
+	return err == nil && info.Mode()&os.ModeCharDevice != 0
 }
 
 // json writes v as one line.

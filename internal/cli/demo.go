@@ -14,7 +14,7 @@ import (
 	"github.com/sallyport-dev/sallyport/internal/app"
 	"github.com/sallyport-dev/sallyport/internal/audit"
 	"github.com/sallyport-dev/sallyport/internal/config"
-	"github.com/sallyport-dev/sallyport/internal/keys"
+	"github.com/sallyport-dev/sallyport/internal/sealing"
 )
 
 // step is one exchange of the walk-through and what must come of it.
@@ -108,7 +108,7 @@ func get(ctx context.Context, client *http.Client, address string, header http.H
 
 // records prints what the walk-through left in the log, and verifies it.
 func (e *env) records(ctx context.Context, d *dev) error {
-	kek, err := keys.ReadKEK(app.KEKFile(d.dataDir))
+	kek, err := sealing.Read(app.KEKFile(d.dataDir))
 	if err != nil {
 		return failed(err)
 	}

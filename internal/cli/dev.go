@@ -113,7 +113,7 @@ func (d *dev) start(ctx context.Context, e *env) (*app.App, *app.Demo, error) {
 	if err := d.config.Complete(d.dataDir); err != nil {
 		return nil, nil, err
 	}
-	a, err := app.New(ctx, d.config, app.Options{Version: version(), Logger: e.logger(), Listen: d.listen})
+	a, err := app.New(ctx, d.config, app.Options{Version: version(), Logger: e.logger(), Listen: d.listen, Dev: true})
 	if err != nil {
 		return nil, nil, err
 	}

@@ -51,12 +51,35 @@ type Config struct {
 	// Metadata are the metadata doors: one, or a list.
 	Metadata []metadata.Config `yaml:"metadata,omitempty" config:"one"`
 
-	ServiceAccounts []attest.Account    `yaml:"service_accounts,omitempty"`
+	// Admin says who may administer this server.
+	Admin Admin `yaml:"admin,omitempty"`
+
+	ServiceAccounts []ServiceAccount    `yaml:"service_accounts,omitempty"`
 	Providers       []federation.Config `yaml:"providers,omitempty"`
 	Gateway         gateway.Config      `yaml:"gateway,omitempty"`
 	Services        []all.Service       `yaml:"services,omitempty"`
 
 	policy.Config `yaml:",inline"`
+
+	places decoder // where the file has what; empty if there was none
+}
+
+// Admin says who may administer this server over data_dir/admin.sock.
+type Admin struct {
+	// UIDs are local users who may, besides the server's own.
+	UIDs []uint32 `yaml:"uids,omitempty"`
+}
+
+// ServiceAccount is one entry of "service_accounts": who it is, and how its tokens
+// are made.
+type ServiceAccount struct {
+	attest.Account `yaml:",inline"`
+	issuer.Minting `yaml:",inline"`
+}
+
+// Complete reports every mistake below "service_accounts[i]".
+func (s *ServiceAccount) Complete() error {
+	return errors.Join(s.Account.Complete(), s.Minting.Complete())
 }
 
 // Telemetry is where health is served.
@@ -92,7 +115,7 @@ func (c *Config) Complete(dir string) error {
 	if c.Telemetry.Listen == "" {
 		c.Telemetry.Listen = "127.0.0.1:8402"
 	}
-	m.join("issuer", c.Issuer.Complete())
+	m.join("issuer", c.Issuer.Complete(dir))
 	m.join("store", c.Store.Complete())
 	m.join("audit", c.Audit.Complete())
 	for i := range c.ServiceAccounts {
@@ -170,6 +193,9 @@ func (c *Config) checkListeners(m *mistakes) {
 	}
 }
 
+// maxSubject is the longest `sub` (OpenID Connect Core section 2).
+const maxSubject = 255
+
 func (c *Config) checkAccounts(m *mistakes) {
 	seen := map[string]bool{}
 	for i, a := range c.ServiceAccounts {
@@ -177,6 +203,9 @@ func (c *Config) checkAccounts(m *mistakes) {
 			m.add(at("service_accounts", i)+".name", "%q is there twice", a.Name)
 		}
 		seen[a.Name] = true
+		if id := identity.SPIFFEID(c.TrustDomain, a.Name); len(id) > maxSubject {
+			m.add(at("service_accounts", i)+".name", "%q: its sub, %s, is longer than the %d characters that OpenID Connect allows", a.Name, id, maxSubject)
+		}
 	}
 	for i, d := range c.Metadata {
 		for j, name := range d.ServiceAccounts {
@@ -256,7 +285,7 @@ func (c *Config) ownAudiences() []string { return []string{c.Issuer.URL, c.Issue
 
 // World returns the names that policies may use.
 func (c *Config) World() policy.World {
-	w := policy.World{Services: map[string]string{}, MintPatterns: c.Issuer.Audiences}
+	w := policy.World{Services: map[string]string{}, MintPatterns: c.Issuer.Audiences, AdminUIDs: append([]uint32{uint32(os.Getuid())}, c.Admin.UIDs...)}
 	for i := range c.Services {
 		w.Services[c.Services[i].Name] = c.Services[i].Family()
 		w.Audiences = append(w.Audiences, c.Services[i].Audiences...)

@@ -1,6 +1,8 @@
 package config
 
 import (
+	"fmt"
+
 	"github.com/sallyport-dev/sallyport/internal/attest"
 	"github.com/sallyport-dev/sallyport/internal/door/metadata"
 	"github.com/sallyport-dev/sallyport/internal/gateway"
@@ -42,8 +44,11 @@ func Dev(a DevAddresses, dataDir string, uid uint32) *Config {
 			{Listen: a.Orders, ServiceAccounts: []string{"orders"}, Project: project},
 			{Listen: a.Reports, ServiceAccounts: []string{"reports"}, Project: project},
 		},
-		ServiceAccounts: []attest.Account{{Name: "orders", Attest: me}, {Name: "reports", Attest: me}},
-		Gateway:         gateway.Config{Listen: a.Gateway},
+		ServiceAccounts: []ServiceAccount{
+			{Account: attest.Account{Name: "orders", Attest: me}},
+			{Account: attest.Account{Name: "reports", Attest: me}},
+		},
+		Gateway: gateway.Config{Listen: a.Gateway},
 		Services: []all.Service{{
 			Service: gateway.Service{Name: "invoices", Audiences: []string{DevAudience}},
 			HTTP: &httpproxy.Config{
@@ -57,6 +62,9 @@ func Dev(a DevAddresses, dataDir string, uid uint32) *Config {
 			Policies: []policy.Rule{{
 				Name: "orders-read-invoices", Allow: []string{"serviceAccount:orders"}, To: []string{"invoices"},
 				Role: "reader", When: `under(request.path, "/v1")`,
+			}, {
+				Name: "we-may-run-as-both", Allow: []string{fmt.Sprintf("user:local/%d", uid)},
+				To: []string{"serviceAccount:orders", "serviceAccount:reports"}, Actions: []string{"workload.run"},
 			}},
 		},
 	}

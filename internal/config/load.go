@@ -61,14 +61,25 @@ func Parse(name string, text []byte, dir string) (*Config, error) {
 	if len(d.found) > 0 { // what did not decode would be reported again as missing
 		return nil, d.mistakes()
 	}
-	for _, e := range flatten(c.Complete(dir)) {
+	c.places = d
+	if err := c.Mistaken(c.Complete(dir)); err != nil {
+		return nil, err
+	}
+	return &c, nil
+}
+
+// Mistaken turns joined errors that start with their path into Mistakes, with the
+// lines of the file that c was read from; nil stays nil.
+func (c *Config) Mistaken(err error) error {
+	d := decoder{file: c.places.file, lines: c.places.lines}
+	for _, e := range flatten(err) {
 		path, what := split(e.Error())
 		d.mistake(path, d.line(path), what)
 	}
-	if len(d.found) > 0 {
-		return nil, d.mistakes()
+	if len(d.found) == 0 {
+		return nil
 	}
-	return &c, nil
+	return d.mistakes()
 }
 
 // decoder walks the file's tree and a struct side by side, so that all mistakes
@@ -292,6 +303,10 @@ func (d *decoder) mistakes() Mistakes {
 	slices.SortStableFunc(d.found, func(a, b found) int { return a.line - b.line })
 	var out Mistakes
 	for _, f := range d.found {
+		if d.file == "" { // made in code
+			out = append(out, f.text)
+			continue
+		}
 		out = append(out, fmt.Sprintf("%s:%d: %s", d.file, f.line, f.text))
 	}
 	return out

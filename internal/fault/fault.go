@@ -21,7 +21,8 @@ const (
 	Unproven    Code = "unproven"    // proof was given, and is not acceptable
 	Denied      Code = "denied"      // identity is known; policy refused
 	Absent      Code = "absent"      // no such thing, or not visible to this caller
-	Busy        Code = "busy"        // try again after RetryAfter
+	Busy        Code = "busy"        // our trouble, and it passes: try again after RetryAfter
+	TooMany     Code = "too_many"    // this caller asks for too much at once: try again after RetryAfter
 	Internal    Code = "internal"    // our fault
 )
 
@@ -30,7 +31,7 @@ type Error struct {
 	Code       Code
 	Public     string        // one lowercase clause, no secrets, no quoted input
 	Decision   string        // id of the record of this refusal; empty if there is none
-	RetryAfter time.Duration // zero unless Code is Busy
+	RetryAfter time.Duration // zero unless Code is Busy or TooMany
 	Cause      error         // for the log only; may be nil
 }
 

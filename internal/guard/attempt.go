@@ -5,15 +5,18 @@ import (
 
 	"github.com/sallyport-dev/sallyport/internal/attest"
 	"github.com/sallyport-dev/sallyport/internal/audit"
+	"github.com/sallyport-dev/sallyport/internal/identity"
 	"github.com/sallyport-dev/sallyport/internal/policy"
 )
 
 // A Credential is what a caller shows: exactly one of a bearer token and a local
-// connection. Make one with Bearer or Local.
+// connection. Make one with Bearer, Local, LocalUser or RunAs.
 type Credential struct {
 	bearer string
 	conn   *attest.Conn
-	among  []string
+	among  []string // of conn: the accounts that it may be
+	user   bool     // of conn: whoever it is by uid
+	runAs  string   // of conn: the account that its user is to run as
 }
 
 // Bearer is a token in compact form (RFC 6750).
@@ -22,6 +25,14 @@ func Bearer(raw string) Credential { return Credential{bearer: raw} }
 // Local is a connection whose other end is to be attested as one of the service
 // accounts among.
 func Local(c attest.Conn, among []string) Credential { return Credential{conn: &c, among: among} }
+
+// LocalUser is a connection whose other end is to be attested as user:local/UID.
+func LocalUser(c attest.Conn) Credential { return Credential{conn: &c, user: true} }
+
+// RunAs is a connection whose other end is to be attested as user:local/UID, who
+// acts as a service account: if policy allows that user workload.run on it, which is
+// decided and recorded each time.
+func RunAs(c attest.Conn, account string) Credential { return Credential{conn: &c, runAs: account} }
 
 // An Attempt is what somebody wants, in words that no protocol owns.
 type Attempt struct {
@@ -50,6 +61,15 @@ type Attempt struct {
 	// Unverified holds what an unproven caller claims, such as kid and iss; it is
 	// recorded, cut to 256 bytes.
 	Unverified map[string]string
+
+	// TokenID is the id of the token that an attempt to mint makes, when an attempt
+	// before it has named one: of a token for several audiences. Default: a new one.
+	TokenID string
+
+	// Reuse is asked, of an attempt to mint that was allowed, for the id of a token
+	// that is handed out once more in place of a new one; "" if there is none. It
+	// may be nil.
+	Reuse func(*identity.Proof) string
 }
 
 // A Resource is what an action is done to.
@@ -78,3 +98,6 @@ const ActionMint = "token.mint"
 
 // ActionMetadata is asked by a workload that reads its own identity's metadata.
 const ActionMetadata = "metadata.get"
+
+// ActionRun is asked of a local user for each credential RunAs.
+const ActionRun = "workload.run"

@@ -1,6 +1,7 @@
 package guard
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
@@ -37,6 +38,12 @@ type BearerProver interface {
 type LocalProver interface {
 	// Prove finds the one account of among that the caller is.
 	Prove(ctx context.Context, c attest.Conn, among []string) (*identity.Proof, error)
+	// Which finds all accounts of among that the caller is.
+	Which(ctx context.Context, c attest.Conn, among []string) ([]string, error)
+	// ProveUser finds the caller as user:local/UID.
+	ProveUser(ctx context.Context, c attest.Conn) (*identity.Proof, error)
+	// Account returns the principal of a declared account.
+	Account(name string) (identity.Principal, bool)
 }
 
 // A Log makes records durable. Append returns only when the record is as durable
@@ -99,6 +106,9 @@ func (g *Guard) Admit(ctx context.Context, a Attempt) (*Pass, error) {
 	}
 	proof, credential, err := g.prove(ctx, &a)
 	if err != nil {
+		if f, ok := errors.AsType[*fault.Error](err); ok { // decided and recorded already
+			return nil, f
+		}
 		code, f := explain(err)
 		if r, ok := errors.AsType[refusal](err); ok {
 			f.Code, f.Public = r.reason.public()
@@ -112,10 +122,15 @@ func (g *Guard) Admit(ctx context.Context, a Attempt) (*Pass, error) {
 	r := &receipt{guard: g, proof: proof, attempt: a, started: now}
 	d := g.decide(proof, a.Action, a.Request, &a, now)
 	rec := g.decisionRecord(audit.Admit, &a, proof, &d)
+	durability := g.durability(&a)
 	if d.Allow && a.mints() {
-		rec.Payload.IssuedTokenID = newTokenID()
+		if rec.Payload.IssuedTokenID = a.reused(proof); rec.Payload.IssuedTokenID != "" {
+			durability = audit.Written // that it exists is synced already
+		} else {
+			rec.Payload.IssuedTokenID = cmp.Or(a.TokenID, newTokenID())
+		}
 	}
-	id, err := g.append(rec, g.durability(&a))
+	id, err := g.append(rec, durability)
 	if err != nil {
 		return nil, err
 	}
@@ -194,7 +209,7 @@ func (g *Guard) prove(ctx context.Context, a *Attempt) (*identity.Proof, [32]byt
 	}
 	c := a.Credentials[0]
 	if c.conn != nil {
-		proof, err := g.c.Local.Prove(ctx, *c.conn, c.among)
+		proof, err := g.proveLocal(ctx, a, &c)
 		return proof, none, err
 	}
 	svc, ok := g.c.Services[a.Service]
@@ -252,6 +267,14 @@ func (g *Guard) decide(p *identity.Proof, action string, vars policy.Vars, a *At
 	return g.policy.Load().Decide(&policy.Query{
 		Principal: p.Principal, Action: action, Resource: a.Resource, Vars: vars, Time: now, Peer: peer,
 	})
+}
+
+// reused returns the id of the token that is handed out once more, or "".
+func (a *Attempt) reused(proof *identity.Proof) string {
+	if a.Reuse == nil {
+		return ""
+	}
+	return a.Reuse(proof)
 }
 
 // durability of the record of an attempt: a token that was handed out must be in

@@ -20,8 +20,8 @@ import (
 	"github.com/sallyport-dev/sallyport/internal/federation"
 	"github.com/sallyport-dev/sallyport/internal/guard"
 	"github.com/sallyport-dev/sallyport/internal/identity"
-	"github.com/sallyport-dev/sallyport/internal/keys"
 	"github.com/sallyport-dev/sallyport/internal/policy"
+	"github.com/sallyport-dev/sallyport/internal/sealing"
 	"github.com/sallyport-dev/sallyport/token"
 	"github.com/sallyport-dev/sallyport/verifier"
 )
@@ -41,11 +41,24 @@ type world struct {
 	key    ed25519.PrivateKey
 	keys   *keySource
 	dir    string
-	kek    *keys.KEK
+	kek    *sealing.Key
 	log    *audit.Log
 }
 
 type localFunc func(attest.Conn, []string) (*identity.Proof, error)
+
+func (localFunc) Which(_ context.Context, _ attest.Conn, among []string) ([]string, error) {
+	return among, nil
+}
+
+func (localFunc) ProveUser(context.Context, attest.Conn) (*identity.Proof, error) {
+	return &identity.Proof{Principal: identity.Principal{Kind: identity.User, Provider: identity.Local, Name: "1000"}, Provider: identity.Local,
+		Attested: map[string]string{"uid": "1000"}, Still: func(context.Context) error { return nil }}, nil
+}
+
+func (localFunc) Account(name string) (identity.Principal, bool) {
+	return identity.Account(name, name+"@sa.test"), name == "orders"
+}
 
 func (f localFunc) Prove(_ context.Context, c attest.Conn, among []string) (*identity.Proof, error) {
 	return f(c, among)
@@ -126,7 +139,7 @@ func newWorld(t testing.TB, policies ...policy.Rule) *world {
 func (w *world) openLog(t testing.TB) {
 	t.Helper()
 	var err error
-	if w.kek, err = keys.NewRandomKEK(); err != nil {
+	if w.kek, err = sealing.NewRandom(); err != nil {
 		t.Fatal(err)
 	}
 	secret, public, err := note.GenerateKey(rand.Reader, "test/r")

@@ -172,7 +172,7 @@ func (p *Pass) Close(s Summary) error {
 	}
 	rec := r.guard.payload(&r.attempt)
 	rec.Vars = nil // the admitting record has them
-	rec.Principal, rec.Provider, rec.TokenID = r.proof.Principal.ID(), r.proof.Provider, r.proof.TokenID
+	name(&rec, r.proof)
 	rec.BytesIn, rec.BytesOut, rec.DurationMS = s.BytesIn, s.BytesOut, lived.Milliseconds()
 	rec.Detail = "of " + r.admission.ID
 	if errors.Is(why, ErrDrained) {

@@ -25,6 +25,7 @@ const (
 	FlavorMissing       Reason = "metadata_flavor_missing"
 	Forwarded           Reason = "request_was_forwarded" // through a proxy or by a browser
 	ParameterRefused    Reason = "parameter_not_accepted"
+	ScopeRefused        Reason = "scope_not_held"
 	PathUnknown         Reason = "path_unknown"
 )
 
@@ -32,6 +33,7 @@ const (
 const (
 	issuerNotAccepted Reason = "issuer_not_accepted" // the service does not take this provider's tokens
 	serviceUnknown    Reason = "service_unknown"
+	accountUnknown    Reason = "account_unknown" // nobody may run as what is not there
 	guardClosed       Reason = "shutting_down"
 )
 
@@ -58,8 +60,10 @@ func (r Reason) public() (fault.Code, string) {
 		return fault.Invalid, "header is malformed"
 	case ParameterRefused:
 		return fault.Invalid, "parameter not accepted"
-	case FlavorMissing, Forwarded:
+	case FlavorMissing, Forwarded, ScopeRefused:
 		return fault.Denied, "not allowed"
+	case accountUnknown:
+		return fault.Denied, "not allowed" // whether it is there is not the caller's to know
 	case guardClosed:
 		return fault.Busy, "shutting down"
 	case issuerNotAccepted:

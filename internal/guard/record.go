@@ -22,9 +22,17 @@ func (g *Guard) payload(a *Attempt) audit.Payload {
 	return p
 }
 
+// name says who it was, and on what that rests.
+func name(p *audit.Payload, proof *identity.Proof) {
+	p.Principal, p.Provider, p.TokenID, p.Attested = proof.Principal.ID(), proof.Provider, proof.TokenID, proof.Attested
+	if proof.Actor != "" {
+		p.Actors = []string{proof.Actor}
+	}
+}
+
 func (g *Guard) decisionRecord(kind audit.Kind, a *Attempt, proof *identity.Proof, d *policy.Decision) *audit.Record {
 	p := g.payload(a)
-	p.Principal, p.Provider, p.TokenID = proof.Principal.ID(), proof.Provider, proof.TokenID
+	name(&p, proof)
 	p.Reason, p.Shadow, p.Near = string(d.Reason), d.Shadow, d.Near
 	if d.NearWhy != "" {
 		p.Detail = d.NearWhy
@@ -47,7 +55,7 @@ func (g *Guard) decisionRecord(kind audit.Kind, a *Attempt, proof *identity.Proo
 func (g *Guard) refuse(a *Attempt, proof *identity.Proof, code, why string, f *fault.Error) *fault.Error {
 	p := g.payload(a)
 	if proof != nil {
-		p.Principal, p.Provider, p.TokenID = proof.Principal.ID(), proof.Provider, proof.TokenID
+		name(&p, proof)
 	}
 	p.Reason, p.Detail = code, why
 	id, err := g.append(&audit.Record{Kind: audit.Refuse, Decision: audit.Deny, Service: a.Service,

@@ -14,6 +14,10 @@ type Proof struct {
 	// Provider is who vouched: Self, a provider's name, or Local.
 	Provider string
 
+	// Actor is the qualified name of the local user who acts as Principal because
+	// policy lets them (workload.run), or "".
+	Actor string
+
 	// TokenID is the `jti` of the token shown, or "".
 	TokenID string
 

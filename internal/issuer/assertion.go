@@ -55,7 +55,7 @@ func (i *Issuer) Assertion(pass *guard.Pass) (string, error) {
 		end = a.Expires
 	}
 	p := a.Principal
-	raw, err := i.keys.Sign(keys.Assertions, token.TypeAssertion, assertion{
+	raw, _, err := i.keys.Sign(keys.Assertions, token.ES256, token.TypeAssertion, assertion{
 		Issuer: AssertionIssuer(i.c.URL), Subject: p.ID(), Audience: AssertionAudience(i.trustDomain, a.Service),
 		IssuedAt: now.Unix(), Expiry: end.Unix(),
 		Name: p.Name, Kind: string(p.Kind), Provider: a.Provider, Email: p.Email, Groups: p.Groups, Attributes: p.Attributes,

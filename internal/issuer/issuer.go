@@ -1,5 +1,5 @@
-// Package issuer turns a pass into a credential: ID tokens and access tokens of
-// service accounts, and the assertions that the gateway hands upstream.
+// Package issuer turns a pass into a credential: ID tokens, access tokens and SVIDs
+// of service accounts, and the assertions that the gateway hands upstream.
 //
 // It decides nothing: that somebody may have a token is what the Pass proves,
 // and the token says exactly what was admitted. Keys are internal/keys'; the
@@ -10,15 +10,18 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"net/url"
 	"strings"
 	"time"
 
+	"github.com/sallyport-dev/sallyport/internal/attest"
 	"github.com/sallyport-dev/sallyport/internal/guard"
 	"github.com/sallyport-dev/sallyport/internal/identity"
 	"github.com/sallyport-dev/sallyport/internal/keys"
 	"github.com/sallyport-dev/sallyport/internal/policy"
+	"github.com/sallyport-dev/sallyport/internal/sealing"
 	"github.com/sallyport-dev/sallyport/token"
 )
 
@@ -40,10 +43,36 @@ type Config struct {
 	// Audiences may be minted for, besides those of services: patterns in which
 	// "*" stops at "/"; exactly "*" means any text.
 	Audiences []string `yaml:"audiences,omitempty"`
+
+	// Signing says with what tokens are signed, and when keys rotate.
+	Signing keys.Config `yaml:"signing,omitempty"`
+
+	// KeyEncryption says where the key is that seals the others at rest.
+	KeyEncryption sealing.Config `yaml:"key_encryption,omitempty"`
 }
 
-// Complete fills defaults and reports every mistake below "issuer".
-func (c *Config) Complete() error {
+// Minting is the part of an entry of "service_accounts" that says how its tokens are
+// made.
+type Minting struct {
+	// Algorithm signs its ID and access tokens: RS256 or ES256. Default
+	// issuer.signing.algorithm. It is the account's and never the caller's choice.
+	Algorithm token.Algorithm `yaml:"algorithm,omitempty"`
+}
+
+// Complete reports every mistake below "service_accounts[i]".
+func (a *Minting) Complete() error {
+	if a.Algorithm == "" {
+		return nil
+	}
+	if err := keys.CheckAlgorithm(a.Algorithm); err != nil {
+		return fmt.Errorf("algorithm: %w", err)
+	}
+	return nil
+}
+
+// Complete fills defaults and reports every mistake below "issuer". Relative paths
+// start at dir.
+func (c *Config) Complete(dir string) error {
 	var bad []error
 	if err := checkURL(c.URL); err != nil {
 		bad = append(bad, fmt.Errorf("url: %q: %w", c.URL, err))
@@ -59,7 +88,36 @@ func (c *Config) Complete() error {
 			bad = append(bad, fmt.Errorf("audiences[%d]: %q: want text, with * for any text within one path segment", i, a))
 		}
 	}
+	bad = append(bad, below("signing", c.Signing.Complete())...)
+	bad = append(bad, below("key_encryption", c.KeyEncryption.Complete(dir))...)
 	return errors.Join(bad...)
+}
+
+// below puts a path before each of joined errors.
+func below(path string, err error) []error {
+	if err == nil {
+		return nil
+	}
+	j, ok := err.(interface{ Unwrap() []error })
+	if !ok {
+		return []error{fmt.Errorf("%s.%w", path, err)}
+	}
+	var out []error
+	for _, e := range j.Unwrap() {
+		out = append(out, below(path, e)...)
+	}
+	return out
+}
+
+// Ours reports whether an audience is one of our own APIs, or an address below
+// them: those take access tokens, and no ID token is for them.
+func (c *Config) Ours(audience string) bool {
+	for _, own := range []string{c.URL, c.Audience} {
+		if own != "" && (audience == own || strings.HasPrefix(audience, own+"/") || strings.HasPrefix(audience, own+"?") || strings.HasPrefix(audience, own+"#")) {
+			return true
+		}
+	}
+	return false
 }
 
 func checkURL(text string) error {
@@ -92,22 +150,21 @@ const (
 	backdate = 5 * time.Second
 )
 
-// scope of every access token: what Google's metadata server answers whatever
-// scopes are asked for (contract google-clients, 1.4).
-const scope = "https://www.googleapis.com/auth/cloud-platform"
-
 // An Issuer mints. It is safe for concurrent use.
 type Issuer struct {
 	c           Config
 	trustDomain string
+	algorithms  map[string]token.Algorithm
 	keys        *keys.Set
 	now         func() time.Time
 	assertions  assertionCache
+	minted      mintedCache
 }
 
-// New returns an Issuer for a completed Config.
-func New(c Config, trustDomain string, set *keys.Set, now func() time.Time) *Issuer {
-	return &Issuer{c: c, trustDomain: trustDomain, keys: set, now: now}
+// New returns an Issuer for a completed Config; algorithms are those of accounts
+// that do not have the default one.
+func New(c Config, trustDomain string, algorithms map[string]token.Algorithm, set *keys.Set, now func() time.Time) *Issuer {
+	return &Issuer{c: c, trustDomain: trustDomain, algorithms: algorithms, keys: set, now: now}
 }
 
 // URL returns `iss`.
@@ -132,7 +189,8 @@ type idToken struct {
 	Sallyport       *own   `json:"sallyport,omitzero"`
 }
 
-// own is our claim in the full format: what the kernel vouched for.
+// own is our claim in the full format: what the kernel vouched for, but for the
+// process's number.
 type own struct {
 	Attested map[string]string `json:"attested"`
 }
@@ -147,35 +205,45 @@ type accessToken struct {
 // the door, never the caller's.
 var ErrNotAdmitted = errors.New("the pass was not given for this")
 
-// IDToken mints an ID token for audience, in the full format with the attested
-// facts. The pass must admit token.mint on that audience. Before it returns, the
-// caller is looked at once more (Pass.Still).
+// IDToken returns an ID token for audience, in the full format with the attested
+// facts. The pass must admit token.mint on that audience; if its token id is that of
+// a token that HeldIDToken found, that one is returned. Before it returns, the caller
+// is looked at once more (Pass.Still).
 func (i *Issuer) IDToken(ctx context.Context, pass *guard.Pass, audience string, full bool) (string, error) {
 	a, err := admitted(pass, policy.Resource{Kind: policy.AudienceResource, Name: audience})
 	if err != nil {
 		return "", err
 	}
-	c := idToken{common: i.common(&a, audience), Email: a.Principal.Email, EmailVerified: true}
-	c.AuthorizedParty = c.Subject
-	if full {
-		c.Sallyport = &own{a.Attested}
-	}
-	return i.sign(ctx, pass, token.TypeID, c)
+	raw, _, err := i.mint(ctx, pass, &a, i.idKey(&a.Principal, a.Attested, audience, full), token.TypeID, func(c common) any {
+		out := idToken{common: c, AuthorizedParty: c.Subject, Email: a.Principal.Email, EmailVerified: true}
+		if full {
+			out.Sallyport = &own{lasting(a.Attested)}
+		}
+		return out
+	})
+	return raw, err
 }
 
-// AccessToken mints an access token for our own APIs (RFC 9068). The pass must
-// admit token.mint on the account itself.
-func (i *Issuer) AccessToken(ctx context.Context, pass *guard.Pass) (string, error) {
+// lasting are the attested facts without the one that is new with each process.
+func lasting(facts map[string]string) map[string]string {
+	out := maps.Clone(facts)
+	delete(out, attest.PID)
+	return out
+}
+
+// AccessToken returns an access token for our own APIs (RFC 9068) with these scopes,
+// and when it expires. The pass must admit token.mint on the account itself.
+func (i *Issuer) AccessToken(ctx context.Context, pass *guard.Pass, scopes []string) (raw string, expires time.Time, err error) {
 	a, err := pass.Admission()
 	if err != nil {
-		return "", err
+		return "", expires, err
 	}
 	if a, err = admitted(pass, policy.Resource{Kind: policy.AccountResource, Name: a.Principal.Name}); err != nil {
-		return "", err
+		return "", expires, err
 	}
-	c := accessToken{common: i.common(&a, i.c.Audience), Scope: scope}
-	c.ClientID = c.Subject
-	return i.sign(ctx, pass, token.TypeAccess, c)
+	return i.mint(ctx, pass, &a, i.accessKey(&a.Principal, scopes), token.TypeAccess, func(c common) any {
+		return accessToken{common: c, ClientID: c.Subject, Scope: strings.Join(scopes, " ")}
+	})
 }
 
 // admitted returns what pass admits if that is minting for want.
@@ -198,13 +266,21 @@ func (i *Issuer) common(a *guard.Admission, audience string) common {
 	}
 }
 
-func (i *Issuer) sign(ctx context.Context, pass *guard.Pass, typ string, claims any) (string, error) {
-	raw, err := i.keys.Sign(keys.Tokens, typ, claims)
-	if err != nil {
-		return "", fmt.Errorf("mint: %w", err)
+// mint returns the token that is held under key and has the pass's token id, or
+// signs a new one, and keeps it.
+func (i *Issuer) mint(ctx context.Context, pass *guard.Pass, a *guard.Admission, key mintedKey, typ string, claims func(common) any) (string, time.Time, error) {
+	held, ok := i.minted.get(key, a.IssuedTokenID)
+	if !ok {
+		c := i.common(a, key.audience)
+		raw, kid, err := i.keys.Sign(keys.Tokens, key.algorithm, typ, claims(c))
+		if err != nil {
+			return "", time.Time{}, fmt.Errorf("mint: %w", err)
+		}
+		held = minted{raw: raw, id: a.IssuedTokenID, kid: kid, expires: time.Unix(c.Expiry, 0)}
+		i.minted.put(key, held)
 	}
 	if err := pass.Still(ctx); err != nil {
-		return "", err
+		return "", time.Time{}, err
 	}
-	return raw, nil
+	return held.raw, held.expires, nil
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -18,6 +20,7 @@ import (
 	"github.com/sallyport-dev/sallyport/internal/issuer"
 	"github.com/sallyport-dev/sallyport/internal/keys"
 	"github.com/sallyport-dev/sallyport/internal/policy"
+	"github.com/sallyport-dev/sallyport/internal/sealing"
 	"github.com/sallyport-dev/sallyport/token"
 	"github.com/sallyport-dev/sallyport/verifier"
 )
@@ -30,8 +33,8 @@ const (
 type memory struct{ rows []keys.Sealed }
 
 func (m *memory) ListKeys(context.Context) ([]keys.Sealed, error) { return m.rows, nil }
-func (m *memory) AddKey(_ context.Context, k keys.Sealed) error {
-	m.rows = append(m.rows, k)
+func (m *memory) SaveKeys(_ context.Context, put []keys.Sealed, _ []string) error {
+	m.rows = append(m.rows, put...)
 	return nil
 }
 
@@ -40,6 +43,18 @@ type appendFunc func(*audit.Record, audit.Durability) (uint64, error)
 func (f appendFunc) Append(r *audit.Record, d audit.Durability) (uint64, error) { return f(r, d) }
 
 type localFunc func(attest.Conn, []string) (*identity.Proof, error)
+
+func (localFunc) Which(_ context.Context, _ attest.Conn, among []string) ([]string, error) {
+	return among, nil
+}
+
+func (localFunc) ProveUser(context.Context, attest.Conn) (*identity.Proof, error) {
+	return nil, errors.New("not asked for here")
+}
+
+func (localFunc) Account(name string) (identity.Principal, bool) {
+	return identity.Account(name, name+"@sa.test"), true
+}
 
 func (f localFunc) Prove(_ context.Context, c attest.Conn, among []string) (*identity.Proof, error) {
 	return f(c, among)
@@ -50,9 +65,18 @@ type world struct {
 	*issuer.Issuer
 	keys  *keys.Set
 	guard *guard.Guard
+	lax   *guard.Guard // lets everybody mint for any audience
 	clock atomic.Int64
-	gone  atomic.Bool // the local caller
-	last  *audit.Record
+	pid   atomic.Int64
+
+	anywhere atomic.Bool // mint for any audience
+	gone     atomic.Bool // the local caller
+	last     *audit.Record
+}
+
+// facts are the caller's: the pid is new each time.
+func (w *world) facts() map[string]string {
+	return map[string]string{"uid": "5", "pid": strconv.FormatInt(w.pid.Add(1), 10)}
 }
 
 func (w *world) now() time.Time { return time.Unix(w.clock.Load(), 0) }
@@ -61,33 +85,46 @@ func newWorld(t *testing.T) *world {
 	t.Helper()
 	w := &world{}
 	w.clock.Store(1_800_000_000)
-	kek, err := keys.NewRandomKEK()
+	w.Reopen(t)
+	return w
+}
+
+// Reopen makes everything anew, at the time that the clock shows.
+func (w *world) Reopen(t *testing.T) {
+	t.Helper()
+	kek, err := sealing.NewRandom()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if w.keys, err = keys.Open(t.Context(), &memory{}, kek, w.now); err != nil {
+	if w.keys, err = keys.Open(t.Context(), keys.Options{Store: &memory{}, KEK: kek, Now: w.now, TrustDomain: "test"}); err != nil {
 		t.Fatal(err)
 	}
 	c := issuer.Config{URL: url, Listen: "x"}
-	if err := c.Complete(); err != nil {
+	if err := c.Complete("/"); err != nil {
 		t.Fatal(err)
 	}
-	w.Issuer = issuer.New(c, "test", w.keys, w.now)
+	w.Issuer = issuer.New(c, "test", map[string]token.Algorithm{"swift": token.ES256}, w.keys, w.now)
+	self, err := federation.NewSelf(url, w.keys.Source(keys.Tokens), "test", []string{"orders", "swift"}, w.now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.guard, w.lax = w.newGuard(t, self, nil), w.newGuard(t, self, []string{"*"})
+}
+
+// newGuard returns a guard that lets accounts mint for audience, and for patterns.
+func (w *world) newGuard(t *testing.T, self guard.BearerProver, patterns []string) *guard.Guard {
+	t.Helper()
 	snapshot, err := policy.Compile(policy.Config{Policies: []policy.Rule{{Name: "all", Allow: []string{"anyAuthenticated"}, To: []string{"invoices"}, Actions: []string{"http.*"}}}},
-		policy.World{Services: map[string]string{"invoices": "http"}, Accounts: []string{"orders"}, Audiences: []string{audience}})
+		policy.World{Services: map[string]string{"invoices": "http"}, Accounts: []string{"orders", "swift"}, Audiences: []string{audience}, MintPatterns: patterns})
 	if err != nil {
 		t.Fatal(err)
 	}
-	self, err := federation.NewSelf(url, w.keys.Source(keys.Tokens), "test", []string{"orders"}, w.now)
-	if err != nil {
-		t.Fatal(err)
-	}
-	w.guard = guard.New(guard.Config{
+	return guard.New(guard.Config{
 		Policy: snapshot, Bearers: []guard.BearerProver{self}, Replica: "r", Now: w.now,
 		Services: map[string]guard.Service{"invoices": {Audiences: []string{audience}, Accept: []string{"self"}, Durability: audit.Written}},
 		Log:      appendFunc(func(r *audit.Record, _ audit.Durability) (uint64, error) { w.last = r; return 7, nil }),
-		Local: localFunc(func(attest.Conn, []string) (*identity.Proof, error) {
-			return &identity.Proof{Principal: identity.Account("orders", "orders@sa.test"), Provider: "local", Attested: map[string]string{"uid": "5"},
+		Local: localFunc(func(_ attest.Conn, among []string) (*identity.Proof, error) {
+			return &identity.Proof{Principal: identity.Account(among[0], among[0]+"@sa.test"), Provider: "local", Attested: w.facts(),
 				Still: func(context.Context) error {
 					if w.gone.Load() {
 						return errors.New("the caller is another now")
@@ -96,12 +133,21 @@ func newWorld(t *testing.T) *world {
 				}}, nil
 		}),
 	})
-	return w
 }
 
 func (w *world) admit(t *testing.T, action string, on guard.Resource) *guard.Pass {
 	t.Helper()
-	p, err := w.guard.Admit(t.Context(), guard.Attempt{Action: action, Resource: on, Credentials: []guard.Credential{guard.Local(attest.Conn{}, []string{"orders"})}})
+	return w.admitAs(t, "orders", guard.Attempt{Action: action, Resource: on})
+}
+
+func (w *world) admitAs(t *testing.T, account string, a guard.Attempt) *guard.Pass {
+	t.Helper()
+	a.Credentials = []guard.Credential{guard.Local(attest.Conn{}, []string{account})}
+	g := w.guard
+	if w.anywhere.Load() {
+		g = w.lax
+	}
+	p, err := g.Admit(t.Context(), a)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -143,7 +189,7 @@ func TestIDToken(t *testing.T) {
 			}
 		}
 		own, has := c["sallyport"].(map[string]any)
-		if has != full || full && own["attested"].(map[string]any)["uid"] != "5" {
+		if has != full || full && fmt.Sprint(own["attested"]) != "map[uid:5]" {
 			t.Errorf("full %v: sallyport is %v", full, c["sallyport"])
 		}
 		if has {
@@ -158,14 +204,22 @@ func TestIDToken(t *testing.T) {
 func TestAccessToken(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	raw, err := w.AccessToken(t.Context(), w.admit(t, guard.ActionMint, guard.ToItself()))
+	raw, expires, err := w.AccessToken(t.Context(), w.admit(t, guard.ActionMint, guard.ToItself()), []string{"a", "b"})
 	if err != nil {
 		t.Fatal(err)
 	}
+	if !expires.Equal(time.Unix(w.clock.Load()+3600, 0)) {
+		t.Errorf("expires %v", expires)
+	}
 	c := w.verify(t, url, token.TypeAccess, keys.Tokens, raw, url)
-	if c["client_id"] != c["sub"] || c["scope"] == "" || c["email"] != nil || c["exp"].(float64) != float64(w.clock.Load()+3600) {
+	if c["client_id"] != c["sub"] || c["scope"] != "a b" || c["email"] != nil || c["exp"].(float64) != float64(w.clock.Load()+3600) {
 		t.Errorf("claims %v", c)
 	}
+}
+
+func access(w *world, t *testing.T, pass *guard.Pass) (string, error) {
+	raw, _, err := w.AccessToken(t.Context(), pass, []string{"a"})
+	return raw, err
 }
 
 // A pass is good for what it was given for, and for nothing else.
@@ -179,8 +233,8 @@ func TestMintingTakesOnlyItsOwnPass(t *testing.T) {
 	for name, err := range map[string]error{
 		"another audience":           mint(func() (string, error) { return w.IDToken(t.Context(), forAudience, "https://other", false) }),
 		"an ID token for itself":     mint(func() (string, error) { return w.IDToken(t.Context(), itself, audience, false) }),
-		"an access token":            mint(func() (string, error) { return w.AccessToken(t.Context(), forAudience) }),
-		"a token for having read":    mint(func() (string, error) { return w.AccessToken(t.Context(), reading) }),
+		"an access token":            mint(func() (string, error) { return access(w, t, forAudience) }),
+		"a token for having read":    mint(func() (string, error) { return access(w, t, reading) }),
 		"an assertion of no service": mint(func() (string, error) { return w.Assertion(itself) }),
 	} {
 		if !errors.Is(err, issuer.ErrNotAdmitted) {
@@ -189,7 +243,7 @@ func TestMintingTakesOnlyItsOwnPass(t *testing.T) {
 	}
 	for name, err := range map[string]error{
 		"ID token":     mint(func() (string, error) { return w.IDToken(t.Context(), new(guard.Pass), audience, false) }),
-		"access token": mint(func() (string, error) { return w.AccessToken(t.Context(), nil) }),
+		"access token": mint(func() (string, error) { return access(w, t, nil) }),
 		"assertion":    mint(func() (string, error) { return w.Assertion(new(guard.Pass)) }),
 	} {
 		if !errors.Is(err, guard.ErrUnissued) {
@@ -252,13 +306,13 @@ func TestConfig(t *testing.T) {
 		{"https://a@id", "url: "}, {"id.acme", "url: "}, {"", "url: "}, {"https://id#", "url: "},
 	} {
 		c := issuer.Config{URL: tt.url, Listen: "x"}
-		err := c.Complete()
+		err := c.Complete("/")
 		if (err == nil) != (tt.want == "") || err != nil && !strings.HasPrefix(err.Error(), tt.want) {
 			t.Errorf("%q: got %v", tt.url, err)
 		}
 	}
 	c := issuer.Config{URL: "https://id", Audiences: []string{""}}
-	if err := c.Complete(); err == nil || !strings.Contains(err.Error(), "listen: ") || !strings.Contains(err.Error(), "audiences[0]: ") || c.Audience != "https://id" {
+	if err := c.Complete("/"); err == nil || !strings.Contains(err.Error(), "listen: ") || !strings.Contains(err.Error(), "audiences[0]: ") || c.Audience != "https://id" {
 		t.Errorf("got %v, audience %q", err, c.Audience)
 	}
 }

@@ -1,169 +1,210 @@
-// Package keys makes, keeps and uses signing keys: one for each Purpose, created
-// at first start, sealed at rest under a key-encryption key, never leaving this
-// package in the clear.
+// Package keys makes, keeps and uses signing keys: for each Purpose one of each of
+// its algorithms, created at first start, rotated by schedule or by hand, sealed at
+// rest under a key-encryption key, never leaving this package in the clear.
 //
-// A key signs only the kinds of token that its purpose names. Rotation, other
-// sources of the key-encryption key and keys held elsewhere (KMS, PKCS #11) come
-// later; where sealed keys are stored is the business of internal/store.
+// A key signs only the kinds of token that its purpose names. It is published
+// before it signs and until what it signed has expired (State). Keys held elsewhere
+// (KMS, PKCS #11) come later; where sealed keys are stored is the business of
+// internal/store, how they are published that of internal/door/discovery.
 package keys
 
 import (
 	"context"
-	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/rand"
-	"crypto/x509"
 	"encoding/asn1"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"math/big"
 	"slices"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/mod/sumdb/note"
 
+	"github.com/sallyport-dev/sallyport/internal/sealing"
 	"github.com/sallyport-dev/sallyport/token"
 )
 
-// A Sealed key is a row of the store. Everything beside Secret is bound to it:
-// changing a column makes the row unreadable.
-type Sealed struct {
-	ID        string // `kid`: RFC 7638 thumbprint of the public key
-	Purpose   Purpose
-	Algorithm token.Algorithm
-	Created   time.Time // whole seconds, UTC
-	KEK       string    // ID of the key-encryption key
-	Secret    []byte    // PKCS #8, sealed
-}
+// Options are what a Set is made of. Store, KEK and Now are required.
+type Options struct {
+	Store    Store
+	KEK      *sealing.Key
+	Previous []*sealing.Key // that may have sealed rows: these are sealed again under KEK
+	Now      func() time.Time
 
-// context is what Secret is bound to: every other column, each with its length.
-func (s *Sealed) context() []byte {
-	out := []byte("sallyport signing key v1")
-	for _, f := range []string{s.ID, string(s.Purpose), string(s.Algorithm), s.Created.UTC().Format(time.RFC3339), s.KEK} {
-		out = binary.BigEndian.AppendUint32(out, uint32(len(f)))
-		out = append(out, f...)
-	}
-	return out
-}
+	// Schedule says when keys rotate; completed.
+	Schedule Config
 
-// A Store keeps sealed keys.
-type Store interface {
-	// ListKeys returns all keys, oldest first.
-	ListKeys(context.Context) ([]Sealed, error)
-	// AddKey adds one durably, or fails and adds none.
-	AddKey(context.Context, Sealed) error
-}
-
-type key struct {
-	token.Key
-	purpose Purpose
-	signer  crypto.Signer
+	// TrustDomain is in the certificate of the authority of X.509-SVIDs.
+	TrustDomain string
 }
 
 // A Set holds the opened keys. It is safe for concurrent use.
 type Set struct {
-	keys map[Purpose]key
+	o          Options
+	generation atomic.Uint64
+	rings      atomic.Pointer[map[use]ring]
+
+	changing sync.Mutex // one change at a time; readers do not take it
+	changed  atomic.Int64
+	made     []Event // by Open, before there was a log to note it in
 }
 
-// Open opens the keys in store with kek and creates those that are missing. A
-// row that does not open is an error, never a reason to make a new key: tokens
-// would change hands quietly.
-func Open(ctx context.Context, store Store, kek *KEK, now func() time.Time) (*Set, error) {
-	rows, err := store.ListKeys(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("list keys: %w", err)
-	}
-	s := &Set{keys: map[Purpose]key{}}
-	for i := range rows {
-		k, err := open(&rows[i], kek)
-		if err != nil {
+// Open opens the keys in the store and creates those that are missing. A row that
+// does not open is an error, never a reason to make a new key: tokens would change
+// hands quietly.
+func Open(ctx context.Context, o Options) (*Set, error) {
+	s := &Set{o: o}
+	if o.Schedule == (Config{}) {
+		if err := s.o.Schedule.Complete(); err != nil {
 			return nil, err
 		}
-		if _, twice := s.keys[k.purpose]; twice {
-			return nil, fmt.Errorf("key %s: a second key for %s: rotation is not served yet", k.ID, k.purpose)
-		}
-		s.keys[k.purpose] = k
 	}
-	for _, p := range Purposes() {
-		if _, ok := s.keys[p]; ok {
+	rings, stale, err := s.load(ctx)
+	if err != nil {
+		return nil, err
+	}
+	put := stale
+	for _, k := range stale {
+		s.made = append(s.made, Event{"keys.rewrap", k.describe() + " under " + o.KEK.ID()})
+	}
+	now := o.Now()
+	for _, u := range uses() {
+		if rings[u].current(now) != nil {
 			continue
 		}
-		if s.keys[p], err = create(ctx, store, kek, p, now()); err != nil {
-			return nil, fmt.Errorf("create key for %s: %w", p, err)
+		k, err := create(o.KEK, u.purpose, u.algorithm, now, now) // the very first is used at once
+		if err != nil {
+			return nil, fmt.Errorf("create key for %s: %w", u.purpose, err)
+		}
+		rings[u] = append(rings[u], k).sorted()
+		put = append(put, k)
+		s.made = append(s.made, Event{"keys.create", k.describe() + ", used at once"})
+	}
+	if len(put) > 0 {
+		if err := o.Store.SaveKeys(ctx, rows(put), nil); err != nil {
+			return nil, fmt.Errorf("save keys: %w", err)
 		}
 	}
+	s.publish(rings)
 	return s, nil
 }
 
-func open(row *Sealed, kek *KEK) (key, error) {
-	if row.KEK != kek.ID() {
-		return key{}, fmt.Errorf("key %s was sealed by key-encryption key %s, and the one given is %s: start with the one it was made with", row.ID, row.KEK, kek.ID())
+func uses() []use {
+	var out []use
+	for _, p := range Purposes() {
+		for _, a := range p.Algorithms() {
+			out = append(out, use{p, a})
+		}
 	}
-	if !row.Purpose.known() {
-		return key{}, fmt.Errorf("key %s is for %q, which this version does not know", row.ID, row.Purpose)
-	}
-	der, err := kek.Open(row.Secret, row.context())
-	if err != nil {
-		return key{}, fmt.Errorf("key %s: %w", row.ID, err)
-	}
-	private, err := x509.ParsePKCS8PrivateKey(der)
-	if err != nil {
-		return key{}, fmt.Errorf("key %s: not a private key", row.ID)
-	}
-	signer, ok := private.(crypto.Signer)
-	if !ok {
-		return key{}, fmt.Errorf("key %s: not a signing key", row.ID)
-	}
-	return key{token.Key{ID: row.ID, Algorithm: row.Algorithm, Public: signer.Public()}, row.Purpose, signer}, nil
+	return out
 }
 
-func create(ctx context.Context, store Store, kek *KEK, p Purpose, now time.Time) (key, error) {
-	signer, err := p.generate()
-	if err != nil {
-		return key{}, err
+func rows(keys []*key) []Sealed {
+	var out []Sealed
+	for _, k := range keys {
+		out = append(out, k.row)
 	}
-	id, err := token.Thumbprint(signer.Public())
-	if err != nil {
-		return key{}, err
-	}
-	der, err := x509.MarshalPKCS8PrivateKey(signer)
-	if err != nil {
-		return key{}, fmt.Errorf("encode: %w", err)
-	}
-	row := Sealed{ID: id, Purpose: p, Algorithm: p.Algorithm(), Created: now.UTC().Truncate(time.Second), KEK: kek.ID()}
-	if row.Secret, err = kek.Seal(der, row.context()); err != nil {
-		return key{}, err
-	}
-	if err := store.AddKey(ctx, row); err != nil {
-		return key{}, err
-	}
-	return key{token.Key{ID: id, Algorithm: row.Algorithm, Public: signer.Public()}, p, signer}, nil
+	return out
 }
+
+// load reads the store. stale are the keys that lie there under another
+// key-encryption key, or in an older form; they are sealed anew.
+func (s *Set) load(ctx context.Context) (map[use]ring, []*key, error) {
+	list, err := s.o.Store.ListKeys(ctx)
+	if err != nil {
+		return nil, nil, fmt.Errorf("list keys: %w", err)
+	}
+	keks := append([]*sealing.Key{s.o.KEK}, s.o.Previous...)
+	rings := map[use]ring{}
+	var stale []*key
+	for _, row := range list {
+		k, err := open(row, keks)
+		if err != nil {
+			return nil, nil, err
+		}
+		if row.KEK != s.o.KEK.ID() || row.Activates.IsZero() {
+			k, err = k.change(s.o.KEK, func(r *Sealed) {
+				if r.Activates.IsZero() {
+					r.Activates = r.Created
+				}
+			})
+			if err != nil {
+				return nil, nil, err
+			}
+			stale = append(stale, k)
+		}
+		u := use{row.Purpose, row.Algorithm}
+		rings[u] = append(rings[u], k)
+	}
+	for u := range rings {
+		rings[u] = rings[u].sorted()
+	}
+	return rings, stale, nil
+}
+
+// publish makes rings what everybody sees from now on.
+func (s *Set) publish(rings map[use]ring) {
+	s.rings.Store(&rings)
+	s.generation.Add(1)
+	s.changed.Store(s.o.Now().Unix())
+}
+
+// Sequence returns a number that grows whenever what is published for purposes
+// changes, also after a restart: the time of the last change, in seconds.
+func (s *Set) Sequence(purposes ...Purpose) uint64 {
+	now := s.o.Now()
+	last := s.changed.Load()
+	for _, p := range purposes {
+		for _, alg := range p.Algorithms() {
+			r := s.ring(p, alg)
+			for i := range r {
+				if state, until := r.state(i, now); state == Retired && !until.After(now) {
+					last = max(last, until.Unix())
+				}
+			}
+		}
+	}
+	return uint64(last)
+}
+
+func (s *Set) ring(p Purpose, alg token.Algorithm) ring { return (*s.rings.Load())[use{p, alg}] }
 
 // ErrPurpose means that a key was asked to sign what it is not for.
 var ErrPurpose = errors.New("this key is not for that kind of token")
 
-// Sign returns claims as a compact token of type typ, signed by the current key
-// of p; ErrPurpose if p does not sign that type.
-func (s *Set) Sign(p Purpose, typ string, claims any) (string, error) {
-	if !slices.Contains(p.types(), typ) {
-		return "", fmt.Errorf("%w: %s does not sign %s", ErrPurpose, p, typ)
+// Sign returns claims as a compact token of type typ, signed by the current key of
+// p for alg, and the `kid` of that; ErrPurpose if p does not sign that type, or not
+// with that algorithm.
+func (s *Set) Sign(p Purpose, alg token.Algorithm, typ string, claims any) (raw, kid string, err error) {
+	if !slices.Contains(p.types(), typ) || !slices.Contains(p.Algorithms(), alg) {
+		return "", "", fmt.Errorf("%w: %s does not sign %s with %s", ErrPurpose, p, typ, alg)
 	}
-	k := s.keys[p]
+	k := s.ring(p, alg).current(s.o.Now())
+	if k == nil {
+		return "", "", fmt.Errorf("every key for %s was revoked", p)
+	}
 	input, err := token.SigningInput(k.Algorithm, k.ID, typ, claims)
 	if err != nil {
-		return "", err
+		return "", "", err
 	}
 	sig, err := k.sign(input)
 	if err != nil {
-		return "", fmt.Errorf("sign with key %s: %w", k.ID, err)
+		return "", "", fmt.Errorf("sign with key %s: %w", k.ID, err)
 	}
-	return token.Seal(input, sig), nil
+	return token.Seal(input, sig), k.ID, nil
 }
 
-func (k key) sign(input []byte) ([]byte, error) {
+// Signs reports whether kid is the current key of p for alg.
+func (s *Set) Signs(p Purpose, alg token.Algorithm, kid string) bool {
+	k := s.ring(p, alg).current(s.o.Now())
+	return k != nil && k.ID == kid
+}
+
+func (k *key) sign(input []byte) ([]byte, error) {
 	digest, hash := k.Algorithm.Digest(input)
 	sig, err := k.signer.Sign(rand.Reader, digest, hash)
 	if err != nil {
@@ -188,9 +229,15 @@ func rawECDSA(der []byte, size int) ([]byte, error) {
 	return out, nil
 }
 
-// Public returns the public keys of p, as they are to be published.
+// Public returns the public keys of p as they are to be published: those that will
+// sign, sign, or signed what is still good.
 func (s *Set) Public(p Purpose) []token.Key {
-	return []token.Key{s.keys[p].Key}
+	now := s.o.Now()
+	var out []token.Key
+	for _, alg := range p.Algorithms() {
+		out = append(out, s.ring(p, alg).public(now)...)
+	}
+	return out
 }
 
 // A Source finds the public keys of one purpose; it is a verifier.KeySource.
@@ -207,13 +254,16 @@ func (s Source) Find(_ context.Context, kid string, alg token.Algorithm) (token.
 	return token.FindKey(s.set.Public(s.purpose), kid, alg)
 }
 
-// Generation never changes: keys do not rotate yet.
-func (Source) Generation() uint64 { return 0 }
+// Generation changes with every change of the set.
+func (s Source) Generation() uint64 { return s.set.generation.Load() }
 
 // NoteSigner returns the checkpoint key as a signer of C2SP notes under the name
 // origin, and the text of its verifier key, to be handed out of band.
 func (s *Set) NoteSigner(origin string) (note.Signer, string, error) {
-	k := s.keys[Checkpoints]
+	k := s.ring(Checkpoints, token.EdDSA).current(s.o.Now())
+	if k == nil {
+		return nil, "", errors.New("the checkpoint key was revoked")
+	}
 	pub, ok := k.Public.(ed25519.PublicKey)
 	if !ok {
 		return nil, "", errors.New("the checkpoint key is not Ed25519")
@@ -231,7 +281,7 @@ func (s *Set) NoteSigner(origin string) (note.Signer, string, error) {
 
 type noteSigner struct {
 	note.Verifier
-	key key
+	key *key
 }
 
 // Sign implements note.Signer.

@@ -4,39 +4,93 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"io/fs"
-	"os"
-	"path/filepath"
+	"maps"
+	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"golang.org/x/mod/sumdb/note"
 
 	"github.com/sallyport-dev/sallyport/internal/keys"
+	"github.com/sallyport-dev/sallyport/internal/sealing"
 	"github.com/sallyport-dev/sallyport/token"
 )
 
-type memory struct{ rows []keys.Sealed }
+// memory is a store that can be made to fail before or after it has saved.
+type memory struct {
+	mu            sync.Mutex
+	rows          map[string]keys.Sealed
+	before, after error
+}
 
-func (m *memory) ListKeys(context.Context) ([]keys.Sealed, error) { return m.rows, nil }
-func (m *memory) AddKey(_ context.Context, k keys.Sealed) error {
-	m.rows = append(m.rows, k)
+func (m *memory) ListKeys(context.Context) ([]keys.Sealed, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.Collect(maps.Values(m.rows)), nil
+}
+
+func (m *memory) SaveKeys(_ context.Context, put []keys.Sealed, drop []string) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.before != nil {
+		return m.before
+	}
+	if m.rows == nil {
+		m.rows = map[string]keys.Sealed{}
+	}
+	for _, k := range put {
+		m.rows[k.ID] = k
+	}
+	for _, id := range drop {
+		delete(m.rows, id)
+	}
+	return m.after
+}
+
+// world is a Set with a clock and a store that tests hold.
+type world struct {
+	*keys.Set
+	store  memory
+	kek    *sealing.Key
+	clock  atomic.Int64
+	events []keys.Event
+}
+
+func (w *world) now() time.Time { return time.Unix(w.clock.Load(), 0).UTC() }
+
+func (w *world) after(d time.Duration) { w.clock.Add(int64(d.Seconds())) }
+
+func (w *world) record(e keys.Event) error {
+	w.events = append(w.events, e)
 	return nil
 }
 
-func open(t testing.TB) *keys.Set {
+func newWorld(t testing.TB) *world {
 	t.Helper()
-	kek, err := keys.NewRandomKEK()
-	if err != nil {
+	w := &world{}
+	w.clock.Store(1_800_000_000)
+	var err error
+	if w.kek, err = sealing.NewRandom(); err != nil {
 		t.Fatal(err)
 	}
-	s, err := keys.Open(context.Background(), &memory{}, kek, time.Now)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return s
+	w.reopen(t)
+	return w
 }
+
+// reopen is a restart.
+func (w *world) reopen(t testing.TB, previous ...*sealing.Key) {
+	t.Helper()
+	s, err := keys.Open(context.Background(), keys.Options{Store: &w.store, KEK: w.kek, Previous: previous, Now: w.now, TrustDomain: "test"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.Set = s
+}
+
+func open(t testing.TB) *keys.Set { return newWorld(t).Set }
 
 // Every purpose signs its own types and no other, and what one purpose signed
 // verifies under no other's keys.
@@ -44,14 +98,17 @@ func TestOneKeyOnePurpose(t *testing.T) {
 	t.Parallel()
 	s := open(t)
 	want := map[keys.Purpose][]string{
-		keys.Tokens:      {token.TypeID, token.TypeAccess},
-		keys.Assertions:  {token.TypeAssertion},
-		keys.Checkpoints: nil,
+		keys.Tokens:     {token.TypeID, token.TypeAccess},
+		keys.Assertions: {token.TypeAssertion},
+		keys.SVIDs:      {token.TypeSVID},
 	}
-	types := []string{token.TypeID, token.TypeAccess, token.TypeAssertion, "dpop+jwt", ""}
+	types := []string{token.TypeID, token.TypeAccess, token.TypeAssertion, token.TypeSVID, "dpop+jwt", ""}
 	for _, p := range keys.Purposes() {
+		if _, _, err := s.Sign(p, token.PS256, token.TypeID, nil); !errors.Is(err, keys.ErrPurpose) {
+			t.Errorf("%s signed with an algorithm that is not its own: %v", p, err)
+		}
 		for _, typ := range types {
-			raw, err := s.Sign(p, typ, map[string]any{"sub": "x"})
+			raw, kid, err := s.Sign(p, p.Algorithms()[0], typ, map[string]any{"sub": "x"})
 			if may := strings.Contains(" "+strings.Join(want[p], " ")+" ", " "+typ+" ") && typ != ""; !may {
 				if !errors.Is(err, keys.ErrPurpose) {
 					t.Errorf("%s signed %q: %v", p, typ, err)
@@ -65,9 +122,14 @@ func TestOneKeyOnePurpose(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			if tok.Header.KeyID != kid || !s.Signs(p, p.Algorithms()[0], kid) {
+				t.Errorf("kid %s, told %s", tok.Header.KeyID, kid)
+			}
 			for _, other := range keys.Purposes() {
-				if got := tok.SignedBy(s.Public(other)[0]); got != (other == p) {
-					t.Errorf("%s token of %s under the key of %s: verified %v", typ, p, other, got)
+				for _, k := range s.Public(other) {
+					if got := tok.SignedBy(k); got != (k.ID == kid) {
+						t.Errorf("%s token of %s under a key of %s: verified %v", typ, p, other, got)
+					}
 				}
 			}
 		}
@@ -94,68 +156,5 @@ func TestNoteSigner(t *testing.T) {
 	}
 	if _, err := note.Open(bytes.Replace(msg, []byte("hello"), []byte("hallo"), 1), note.VerifierList(v)); err == nil {
 		t.Error("a changed note verifies")
-	}
-}
-
-func TestKEK(t *testing.T) {
-	t.Parallel()
-	a, _ := keys.NewRandomKEK()
-	b, _ := keys.NewRandomKEK()
-	sealed, err := a.Seal([]byte("secret"), []byte("context"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got, err := a.Open(sealed, []byte("context")); err != nil || string(got) != "secret" {
-		t.Errorf("got %q, %v", got, err)
-	}
-	if _, err := a.Open(sealed, []byte("other")); err == nil {
-		t.Error("opened in another context")
-	}
-	if _, err := b.Open(sealed, []byte("context")); err == nil {
-		t.Error("opened by another key")
-	}
-	if a.ID() == b.ID() || len(a.ID()) != 16 {
-		t.Errorf("ids %s and %s", a.ID(), b.ID())
-	}
-	if bytes.Contains(sealed, []byte("secret")) {
-		t.Error("not sealed")
-	}
-}
-
-func TestKEKFile(t *testing.T) {
-	t.Parallel()
-	dir := t.TempDir()
-	file := filepath.Join(dir, "kek")
-	if _, err := keys.ReadKEK(file); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("no file: got %v", err)
-	}
-	made, err := keys.OpenKEK(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	again, err := keys.OpenKEK(file)
-	if err != nil || again.ID() != made.ID() {
-		t.Errorf("read again: %v %v", again, err)
-	}
-	for name, tt := range map[string]struct {
-		content string
-		mode    fs.FileMode
-		want    string
-	}{
-		"others can read it": {"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=", 0o644, "chmod 600"},
-		"too short":          {"AAAA", 0o600, "32 bytes"},
-		"not base64":         {"****", 0o600, "openssl rand"},
-		"empty":              {"", 0o600, "32 bytes"},
-	} {
-		f := filepath.Join(dir, strings.ReplaceAll(name, " ", "-"))
-		if err := os.WriteFile(f, []byte(tt.content), tt.mode); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := keys.OpenKEK(f); err == nil || !strings.Contains(err.Error(), tt.want) {
-			t.Errorf("%s: got %v, want %q", name, err, tt.want)
-		}
-	}
-	if files, _ := filepath.Glob(filepath.Join(dir, ".kek-*")); len(files) != 0 {
-		t.Errorf("left behind: %v", files)
 	}
 }

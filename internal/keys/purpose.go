@@ -21,23 +21,45 @@ const (
 	Tokens Purpose = "tokens"
 	// Assertions signs what the gateway hands upstream.
 	Assertions Purpose = "assertions"
-	// Checkpoints signs the heads of the audit log. It signs no JWT at all.
+	// SVIDs signs JWT-SVIDs, whose keys are in the SPIFFE bundle and not among
+	// those of ID tokens.
+	SVIDs Purpose = "svids"
+	// Authority signs X.509-SVIDs, and no JWT at all.
+	Authority Purpose = "svid-authority"
+	// Checkpoints signs the heads of the audit log. It signs no JWT at all, and
+	// does not rotate: whoever keeps the log's public key keeps it for good.
 	Checkpoints Purpose = "checkpoints"
 )
 
-// Purposes returns every purpose in use; each has a key after the first start.
-func Purposes() []Purpose { return []Purpose{Tokens, Assertions, Checkpoints} }
+// Purposes returns every purpose in use; each has a key of each of its algorithms
+// after the first start.
+func Purposes() []Purpose { return []Purpose{Tokens, Assertions, SVIDs, Authority, Checkpoints} }
 
-// Algorithm returns what new keys of p sign with. RS256 is the only algorithm
-// that every verifier of ID tokens takes (contract google-clients, fact 3).
-func (p Purpose) Algorithm() token.Algorithm {
+// Rotating returns the purposes whose keys rotate.
+func Rotating() []Purpose {
+	return slices.DeleteFunc(Purposes(), func(p Purpose) bool { return !p.rotates() })
+}
+
+// ParsePurpose returns the purpose called s, or an error that lists those there are.
+func ParsePurpose(s string) (Purpose, error) {
+	if p := Purpose(s); p.known() {
+		return p, nil
+	}
+	return "", fmt.Errorf("%q is no purpose of a key: use one of %v", s, Purposes())
+}
+
+// Algorithms returns what keys of p sign with, the default first. RS256 is the
+// only algorithm that every verifier of ID tokens takes (contract google-clients,
+// fact 3); an account may be given ES256, and its key is published from the first
+// start on, so that no verifier meets it unprepared.
+func (p Purpose) Algorithms() []token.Algorithm {
 	switch p {
 	case Tokens:
-		return token.RS256
-	case Assertions:
-		return token.ES256
+		return []token.Algorithm{token.RS256, token.ES256}
+	case Checkpoints:
+		return []token.Algorithm{token.EdDSA}
 	}
-	return token.EdDSA
+	return []token.Algorithm{token.ES256}
 }
 
 // types are the `typ` values that a key of p may sign, the other half of "no
@@ -48,18 +70,22 @@ func (p Purpose) types() []string {
 		return []string{token.TypeID, token.TypeAccess}
 	case Assertions:
 		return []string{token.TypeAssertion}
+	case SVIDs:
+		return []string{token.TypeSVID}
 	}
 	return nil
 }
 
 func (p Purpose) known() bool { return slices.Contains(Purposes(), p) }
 
+func (p Purpose) rotates() bool { return p != Checkpoints }
+
 // rsaBits is the size of new RSA keys: what every verifier takes, and as strong
 // as keys that live for weeks need (NIST SP 800-57 part 1, table 2).
 const rsaBits = 2048
 
-func (p Purpose) generate() (crypto.Signer, error) {
-	switch alg := p.Algorithm(); alg {
+func generate(alg token.Algorithm) (crypto.Signer, error) {
+	switch alg {
 	case token.RS256:
 		return rsa.GenerateKey(rand.Reader, rsaBits)
 	case token.ES256:
@@ -67,7 +93,6 @@ func (p Purpose) generate() (crypto.Signer, error) {
 	case token.EdDSA:
 		_, key, err := ed25519.GenerateKey(rand.Reader)
 		return key, err
-	default:
-		return nil, fmt.Errorf("no way to make a key for %s", alg)
 	}
+	return nil, fmt.Errorf("no way to make a key for %s", alg)
 }

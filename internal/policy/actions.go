@@ -20,6 +20,7 @@ var families = []*family{
 	{"http", "http.METHOD in lower case, http.websocket", httpVerb, []ResourceKind{ServiceResource}, httpVars},
 	{"token", "token.mint", only("mint"), []ResourceKind{AccountResource, AudienceResource}, mintVars},
 	{"metadata", "metadata.get", only("get"), []ResourceKind{AccountResource}, nil},
+	{"workload", "workload.run", only("run"), []ResourceKind{AccountResource}, nil},
 }
 
 func only(verb string) func(string) bool { return func(s string) bool { return s == verb } }

@@ -2,8 +2,17 @@ package policy
 
 import "github.com/sallyport-dev/sallyport/internal/identity"
 
-// fallBack decides what no written rule has: by the built-in rule, or not at all.
+// fallBack decides what no written rule has: by a built-in rule, or not at all.
 func (s *Snapshot) fallBack(w *walk) {
+	if familyOf(w.q.Action) == adminFamily {
+		p := &w.q.Principal
+		if _, ok := s.admins[p.Name]; ok && p.Kind == identity.User && p.Provider == identity.Local {
+			w.decide(adminUIDs, Allowed)
+			return
+		}
+		w.d.Reason, w.d.Near, w.d.NearWhy = NoMatch, adminUIDs, p.ID()+" is neither the server's own uid nor among admin.uids, or the rule is off"
+		return
+	}
 	if s.mintOwn && w.q.Principal.Kind == identity.ServiceAccount {
 		why := s.ownsRefusal(w.q)
 		if why == "" {
@@ -25,6 +34,11 @@ func (s *Snapshot) fallBack(w *walk) {
 		w.d.NearWhy = "action " + w.q.Action + " is not in it"
 	}
 }
+
+// adminFamily is the family of what administers the server, such as
+// admin.keys.rotate. Only the built-in rule is about it, until there is somebody
+// besides local users whom a written one could name.
+const adminFamily = "admin"
 
 // unrelated says that mint-own is not about such a query at all.
 const unrelated = "it is about tokens of one's own"

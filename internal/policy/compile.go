@@ -25,11 +25,11 @@ func Compile(cfg Config, w World) (*Snapshot, error) {
 	}
 	c.readGroups()
 	c.readRoles()
-	rules, own := c.readRules()
+	rules, off := c.readRules()
 	if len(c.bad) > 0 {
 		return nil, errors.Join(c.bad...)
 	}
-	return newSnapshot(rules, own, w), nil
+	return newSnapshot(rules, off, w), nil
 }
 
 // compiler collects mistakes while it reads a Config.
@@ -98,9 +98,9 @@ func (c *compiler) readRoles() {
 	}
 }
 
-// readRules returns the rules in file order, and whether mint-own is on.
-func (c *compiler) readRules() (rules []*rule, own bool) {
-	own = true
+// readRules returns the rules in file order, and which built-in rules are off.
+func (c *compiler) readRules() (rules []*rule, off map[string]bool) {
+	off = map[string]bool{}
 	first := map[string]int{}
 	for i, r := range c.cfg.Policies {
 		path := fmt.Sprintf("policies[%d]", i)
@@ -110,21 +110,21 @@ func (c *compiler) readRules() (rules []*rule, own bool) {
 			first[r.Name] = i
 		}
 		if strings.HasPrefix(r.Name, reserved) {
-			own = false
+			off[r.Name] = true
 			c.builtIn(path, r)
 			continue
 		}
 		c.name(path+".name", r.Name)
 		rules = append(rules, c.rule(path, r))
 	}
-	return rules, own
+	return rules, off
 }
 
 // builtIn checks an entry whose name is reserved: all it may do is switch off.
 func (c *compiler) builtIn(path string, r Rule) {
 	switch {
-	case r.Name != mintOwn:
-		c.mistake(path+".name", "%q: names that begin with %q belong to built-in rules, and the only one is %s", r.Name, reserved, mintOwn)
+	case r.Name != mintOwn && r.Name != adminUIDs:
+		c.mistake(path+".name", "%q: names that begin with %q belong to built-in rules, and those are %s and %s", r.Name, reserved, mintOwn, adminUIDs)
 	case r.Mode != "off":
 		c.mistake(path+".mode", "%q: a built-in rule can only be switched off, by mode: \"off\"", r.Mode)
 	case len(r.Allow)+len(r.Deny)+len(r.To)+len(r.Role)+len(r.Actions)+len(r.When) > 0:

@@ -5,7 +5,9 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"hash"
+	"maps"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/sallyport-dev/sallyport/internal/identity"
@@ -24,6 +26,7 @@ type Snapshot struct {
 	globs      []globBucket // audience patterns with a star
 
 	mintOwn      bool
+	admins       map[string]struct{} // subjects of user:local/UID; nil when the built-in rule is off
 	audiences    map[string]struct{}
 	mintPatterns []string
 }
@@ -127,7 +130,7 @@ type globBucket struct {
 	*bucket
 }
 
-func newSnapshot(rules []*rule, own bool, w World) *Snapshot {
+func newSnapshot(rules []*rule, off map[string]bool, w World) *Snapshot {
 	slices.SortStableFunc(rules, func(a, b *rule) int {
 		switch {
 		case a.deny == b.deny:
@@ -140,12 +143,18 @@ func newSnapshot(rules []*rule, own bool, w World) *Snapshot {
 	s := &Snapshot{
 		rules:        rules,
 		byResource:   map[Resource]*bucket{},
-		mintOwn:      own,
+		mintOwn:      !off[mintOwn],
 		audiences:    map[string]struct{}{},
 		mintPatterns: slices.Clone(w.MintPatterns),
 	}
 	for _, a := range w.Audiences {
 		s.audiences[a] = struct{}{}
+	}
+	if !off[adminUIDs] {
+		s.admins = map[string]struct{}{}
+		for _, uid := range w.AdminUIDs {
+			s.admins[strconv.FormatUint(uint64(uid), 10)] = struct{}{}
+		}
 	}
 	for i, r := range rules {
 		for _, res := range r.to {
@@ -172,6 +181,7 @@ func newSnapshot(rules []*rule, own bool, w World) *Snapshot {
 func (s *Snapshot) hash(w World) string {
 	h := sha256.New()
 	write(h, "sallyport policy 1", flag(s.mintOwn))
+	write(h, slices.Sorted(maps.Keys(s.admins))...)
 	write(h, slices.Sorted(slices.Values(w.Audiences))...)
 	write(h, slices.Sorted(slices.Values(w.MintPatterns))...)
 	for _, r := range s.rules {

@@ -22,7 +22,10 @@
 // are recorded before they take effect, is internal/guard's.
 package policy
 
-import "strings"
+import (
+	"slices"
+	"strings"
+)
 
 // Config is the part of the file that holds rules, decoded as it stands.
 type Config struct {
@@ -102,10 +105,17 @@ type World struct {
 	// MintPatterns are globs of further audiences that any service account may
 	// mint for itself; exactly "*" means any text.
 	MintPatterns []string
+
+	// AdminUIDs are the local users who may administer this server.
+	AdminUIDs []uint32
 }
 
-// mintOwn is the built-in rule by which a service account gets its own tokens.
-const mintOwn = "sallyport:mint-own"
+// The built-in rules: by mintOwn a service account gets its own tokens, by
+// adminUIDs local users administer the server.
+const (
+	mintOwn   = "sallyport:mint-own"
+	adminUIDs = "sallyport:admin-uids"
+)
 
 // reserved begins the names of built-in rules.
 const reserved = "sallyport:"
@@ -114,13 +124,18 @@ const reserved = "sallyport:"
 // name, a colon, and what it allows. They cannot be written as a Rule, since
 // "oneself" is not a member.
 func (c Config) BuiltIns() []string {
-	for _, r := range c.Policies {
-		if r.Name == mintOwn {
-			return nil
+	var out []string
+	for _, b := range []string{
+		mintOwn + ": a service account may token.mint and metadata.get on itself, " +
+			"and token.mint for the audiences of declared services and of issuer.audiences",
+		adminUIDs + ": the server's own uid and admin.uids may admin.*",
+	} {
+		name, _, _ := strings.Cut(b, ": ")
+		if !slices.ContainsFunc(c.Policies, func(r Rule) bool { return r.Name == name }) {
+			out = append(out, b)
 		}
 	}
-	return []string{mintOwn + ": a service account may token.mint and metadata.get on itself, " +
-		"and token.mint for the audiences of declared services and of issuer.audiences"}
+	return out
 }
 
 // A ResourceKind tells the sorts of resource apart.

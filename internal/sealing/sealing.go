@@ -1,4 +1,7 @@
-package keys
+// Package sealing holds key-encryption keys: what the other keys, and the log's
+// payloads, are sealed with at rest. They come from a file or from the environment;
+// what they sealed is the business of internal/keys and internal/audit.
+package sealing
 
 import (
 	"crypto/aes"
@@ -15,21 +18,20 @@ import (
 	"strings"
 )
 
-// kekSize is the length of a key-encryption key in bytes: AES-256.
-const kekSize = 32
+// keySize is the length of a key-encryption key in bytes: AES-256.
+const keySize = 32
 
-// A KEK is the key-encryption key: it seals the other keys at rest, with
-// AES-256-GCM and random nonces (at most 2^32 seals under one key, NIST SP
+// A Key is a key-encryption key: it seals other keys at rest, with AES-256-GCM and random nonces (at most 2^32 seals under one key, NIST SP
 // 800-38D section 8.3; a server makes a few a day).
-type KEK struct {
+type Key struct {
 	aead cipher.AEAD
 	id   string
 }
 
-// NewKEK returns the KEK of 32 secret bytes.
-func NewKEK(secret []byte) (*KEK, error) {
-	if len(secret) != kekSize {
-		return nil, fmt.Errorf("a key-encryption key has %d bytes, this one %d", kekSize, len(secret))
+// New returns the Key of 32 secret bytes.
+func New(secret []byte) (*Key, error) {
+	if len(secret) != keySize {
+		return nil, fmt.Errorf("a key-encryption key has %d bytes, this one %d", keySize, len(secret))
 	}
 	block, err := aes.NewCipher(secret)
 	if err != nil {
@@ -40,19 +42,19 @@ func NewKEK(secret []byte) (*KEK, error) {
 		return nil, fmt.Errorf("key-encryption key: %w", err)
 	}
 	sum := sha256.Sum256(append([]byte("sallyport key-encryption key id\x00"), secret...))
-	return &KEK{aead, hex.EncodeToString(sum[:8])}, nil
+	return &Key{aead, hex.EncodeToString(sum[:8])}, nil
 }
 
-// NewRandomKEK returns a throw-away KEK: what it seals is gone with the process.
-func NewRandomKEK() (*KEK, error) {
-	secret := make([]byte, kekSize)
+// NewRandom returns a throw-away Key: what it seals is gone with the process.
+func NewRandom() (*Key, error) {
+	secret := make([]byte, keySize)
 	_, _ = rand.Read(secret) // never fails: crypto/rand.Read
-	return NewKEK(secret)
+	return New(secret)
 }
 
-// ReadKEK reads the KEK in file: 32 bytes in base64, readable by its owner only.
+// Read reads the Key in file: 32 bytes in base64, readable by its owner only.
 // A file that is not there is an error that wraps fs.ErrNotExist.
-func ReadKEK(file string) (*KEK, error) {
+func Read(file string) (*Key, error) {
 	info, err := os.Stat(file)
 	if err != nil {
 		return nil, fmt.Errorf("key-encryption key: %w", err)
@@ -64,25 +66,33 @@ func ReadKEK(file string) (*KEK, error) {
 	if err != nil {
 		return nil, fmt.Errorf("key-encryption key: %w", err)
 	}
-	secret, err := base64.StdEncoding.DecodeString(strings.TrimSpace(string(text)))
+	k, err := parse(string(text))
 	if err != nil {
-		return nil, fmt.Errorf("key-encryption key %s: not base64 (make one with: openssl rand -base64 32)", file)
+		return nil, fmt.Errorf("key-encryption key %s: %w", file, err)
 	}
-	return NewKEK(secret)
+	return k, nil
 }
 
-// OpenKEK is ReadKEK, and makes the file, mode 0600, when it is not there.
-func OpenKEK(file string) (*KEK, error) {
-	kek, err := ReadKEK(file)
+func parse(text string) (*Key, error) {
+	secret, err := base64.StdEncoding.DecodeString(strings.TrimSpace(text))
+	if err != nil {
+		return nil, errors.New("not base64 (make one with: openssl rand -base64 32)")
+	}
+	return New(secret)
+}
+
+// ReadOrMake is Read, and makes the file, mode 0600, when it is not there.
+func ReadOrMake(file string) (*Key, error) {
+	kek, err := Read(file)
 	if !errors.Is(err, fs.ErrNotExist) {
 		return kek, err
 	}
-	secret := make([]byte, kekSize)
+	secret := make([]byte, keySize)
 	_, _ = rand.Read(secret) // never fails: crypto/rand.Read
 	if err := writeDurably(file, []byte(base64.StdEncoding.EncodeToString(secret)+"\n")); err != nil {
 		return nil, fmt.Errorf("make key-encryption key: %w", err)
 	}
-	return ReadKEK(file)
+	return Read(file)
 }
 
 // writeDurably makes file appear whole or not at all: losing this key loses all
@@ -108,17 +118,17 @@ func writeDurably(file string, content []byte) error {
 	return errors.Join(dir.Sync(), dir.Close())
 }
 
-// ID names the KEK without telling anything of it: kept beside what it sealed.
-func (k *KEK) ID() string { return k.id }
+// ID names the key without telling anything of it: kept beside what it sealed.
+func (k *Key) ID() string { return k.id }
 
 // Seal encrypts plaintext and binds it to context, which Open must be given too.
-func (k *KEK) Seal(plaintext, context []byte) ([]byte, error) {
+func (k *Key) Seal(plaintext, context []byte) ([]byte, error) {
 	return k.aead.Seal(nil, nil, plaintext, context), nil
 }
 
 // Open decrypts what Seal made. It fails when sealed or context was changed, or
-// when another KEK sealed it.
-func (k *KEK) Open(sealed, context []byte) ([]byte, error) {
+// when another key sealed it.
+func (k *Key) Open(sealed, context []byte) ([]byte, error) {
 	plain, err := k.aead.Open(nil, nil, sealed, context)
 	if err != nil {
 		return nil, errors.New("cannot be opened: it was changed, or sealed by another key-encryption key")

@@ -72,6 +72,8 @@ func migrations() []string {
 		`CREATE TABLE signing_keys (
 			id TEXT PRIMARY KEY, purpose TEXT NOT NULL, algorithm TEXT NOT NULL,
 			created BIGINT NOT NULL, kek TEXT NOT NULL, secret BLOB NOT NULL)`,
+		`ALTER TABLE signing_keys ADD COLUMN activates BIGINT NOT NULL DEFAULT 0`,
+		`ALTER TABLE signing_keys ADD COLUMN revoked BIGINT NOT NULL DEFAULT 0`,
 	}
 }
 

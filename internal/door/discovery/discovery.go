@@ -1,10 +1,10 @@
 // Package discovery publishes what a verifier of our tokens needs: the OpenID
-// Provider configuration and the public keys, as JWK sets and as the {kid: PEM}
-// map that Google's Node and Python libraries read.
+// Provider configuration and the public keys, as JWK sets, as the {kid: PEM} map that
+// Google's Node and Python libraries read, and as the SPIFFE trust bundle.
 //
 // Everything here is public and the same for everybody; nothing is admitted or
-// recorded. Sources: OpenID Connect Discovery 1.0 sections 3 and 4, RFC 7517,
-// contract google-clients section 4.
+// recorded. Sources: OpenID Connect Discovery 1.0 sections 3 and 4, RFC 7517, SPIFFE
+// Trust Domain and Bundle, contract google-clients section 4.
 package discovery
 
 import (
@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/go-json-experiment/json"
+	"github.com/spiffe/go-spiffe/v2/bundle/spiffebundle"
 
 	"github.com/sallyport-dev/sallyport/token"
 )
@@ -30,11 +31,19 @@ const MaxAge = time.Hour
 // JWKSPath is where the keys of ID and access tokens are: `jwks_uri`.
 const JWKSPath = "/oauth2/v3/certs"
 
+// BundlePath is where the trust bundle is, for SPIFFE federation (SPIFFE Trust Domain
+// and Bundle section 5).
+const BundlePath = "/spiffe/bundle.json"
+
 // Config says what is published.
 type Config struct {
 	URL        string             // the issuer
 	Tokens     func() []token.Key // keys of ID and access tokens
 	Assertions func() []token.Key // keys of assertions, kept apart
+
+	// Bundle is the trust bundle of SVIDs: another document, since its keys have other
+	// uses.
+	Bundle func() (*spiffebundle.Bundle, error)
 }
 
 // configuration holds the members that contract google-clients section 4 names.
@@ -60,6 +69,13 @@ func New(c Config) *Door {
 	d.serve(JWKSPath, func() ([]byte, error) { return token.JWKS(c.Tokens()) })
 	d.serve("/oauth2/v1/certs", func() ([]byte, error) { return token.PEMMap(c.Tokens()) })
 	d.serve("/assertion/jwks.json", func() ([]byte, error) { return token.JWKS(c.Assertions()) })
+	d.serve(BundlePath, func() ([]byte, error) {
+		b, err := c.Bundle()
+		if err != nil {
+			return nil, err
+		}
+		return b.Marshal()
+	})
 	return d
 }
 

@@ -6,19 +6,21 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/sallyport-dev/sallyport/internal/attest"
 	"github.com/sallyport-dev/sallyport/internal/audit"
+	"github.com/sallyport-dev/sallyport/internal/door"
 	"github.com/sallyport-dev/sallyport/internal/door/metadata"
 	"github.com/sallyport-dev/sallyport/internal/guard"
 	"github.com/sallyport-dev/sallyport/internal/identity"
+	"github.com/sallyport-dev/sallyport/internal/issuer"
 	"github.com/sallyport-dev/sallyport/internal/policy"
 )
 
@@ -42,6 +44,10 @@ type world struct {
 	prove   proveFunc
 	logFull bool
 	noKey   bool
+	runAs   string // the door's callers act as it
+	config  metadata.Config
+
+	mu      sync.Mutex
 	records []audit.Record
 }
 
@@ -51,8 +57,23 @@ func (f proveFunc) Prove(_ context.Context, c attest.Conn, among []string) (*ide
 	return f(c, among)
 }
 
+func (f proveFunc) Which(_ context.Context, _ attest.Conn, among []string) ([]string, error) {
+	return among, nil
+}
+
+func (f proveFunc) ProveUser(context.Context, attest.Conn) (*identity.Proof, error) {
+	return &identity.Proof{Principal: identity.Principal{Kind: identity.User, Provider: identity.Local, Name: "1000"}, Provider: identity.Local,
+		Still: func(context.Context) error { return nil }}, nil
+}
+
+func (f proveFunc) Account(name string) (identity.Principal, bool) {
+	return identity.Account(name, name+"@sa.test"), true
+}
+
 // Append implements guard.Log.
 func (w *world) Append(r *audit.Record, _ audit.Durability) (uint64, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	if w.logFull {
 		return 0, errors.New("disk 7 is full")
 	}
@@ -60,15 +81,21 @@ func (w *world) Append(r *audit.Record, _ audit.Durability) (uint64, error) {
 	return uint64(len(w.records) - 1), nil
 }
 
-// IDToken implements metadata.Minter: the "token" says what it would hold.
+// IDToken implements door.Minter: the "token" says what it would hold.
 func (w *world) IDToken(ctx context.Context, pass *guard.Pass, audience string, full bool) (string, error) {
 	return w.mint(ctx, pass, fmt.Sprintf("id token for %s, full %v", audience, full))
 }
 
-// AccessToken implements metadata.Minter.
-func (w *world) AccessToken(ctx context.Context, pass *guard.Pass) (string, error) {
-	return w.mint(ctx, pass, "access token")
+// AccessToken implements door.Minter: it has half an hour left.
+func (w *world) AccessToken(ctx context.Context, pass *guard.Pass, scopes []string) (string, time.Time, error) {
+	raw, err := w.mint(ctx, pass, "access token for "+strings.Join(scopes, " "))
+	return raw, w.now().Add(30 * time.Minute), err
 }
+
+// HeldIDToken and HeldAccessToken implement door.Minter.
+func (w *world) HeldIDToken(*identity.Proof, string, bool) string { return "" }
+func (w *world) HeldAccessToken(*identity.Proof, []string) string { return "" }
+func (w *world) now() time.Time                                   { return time.Unix(1_800_000_000, 0) }
 
 func (w *world) mint(ctx context.Context, pass *guard.Pass, what string) (string, error) {
 	a, err := pass.Admission()
@@ -107,6 +134,8 @@ func (w *world) door(t testing.TB, accounts ...string) http.Handler {
 	t.Helper()
 	snapshot, err := policy.Compile(policy.Config{Policies: []policy.Rule{{
 		Name: "hidden-rule", Deny: []string{"serviceAccount:orders"}, To: []string{"audience:https://denied.test"}, Actions: []string{"token.mint"},
+	}, {
+		Name: "run", Allow: []string{"user:local/1000"}, To: []string{"serviceAccount:orders"}, Actions: []string{"workload.run"},
 	}}}, policy.World{Accounts: []string{"orders", "reports"}, MintPatterns: []string{"https://svc.test", "https://svc.test/*", "https://denied.test", "a*"}})
 	if err != nil {
 		t.Fatal(err)
@@ -118,17 +147,28 @@ func (w *world) door(t testing.TB, accounts ...string) http.Handler {
 	if len(accounts) == 0 {
 		accounts = []string{"orders"}
 	}
-	c := metadata.Config{Listen: "127.0.0.1:8401", ServiceAccounts: accounts, Project: metadata.Project{ID: "acme", Number: 42}}
+	c := w.config
+	c.Listen, c.ServiceAccounts, c.Project.ID, c.Project.Number = "127.0.0.1:8401", accounts, "acme", 42
+	c.Instance.ID, c.Instance.Hostname, c.Instance.Zone = 7, "box.acme.internal", "acme-1-b"
 	if err := c.Complete(); err != nil {
 		t.Fatal(err)
 	}
-	return metadata.New(c, metadata.Options{Address: "127.0.0.1:8401", TrustDomain: "test", OwnAPIs: []string{ownAPI, "own-api"}, Guard: g, Mint: w})
+	ours := issuer.Config{URL: ownAPI, Audience: "own-api"}
+	d := metadata.New(c, &door.Local{Guard: g, Mint: w, Turns: door.NewTurns(), Accounts: accounts, RunAs: w.runAs, TrustDomain: "test",
+		Ours: ours.Ours, Hosts: door.Hosts(c.Listen)}, w.now)
+	t.Cleanup(d.Close)
+	return d
 }
 
 // send gives the door a request as it is on the wire, so that header names and
 // bodies are what net/http makes of them, and holds the answer to what every
 // answer has.
-func send(t testing.TB, door http.Handler, wire string) *httptest.ResponseRecorder {
+func send(t testing.TB, h http.Handler, wire string) *httptest.ResponseRecorder {
+	t.Helper()
+	return sendIn(t, t.Context(), h, wire)
+}
+
+func sendIn(t testing.TB, ctx context.Context, h http.Handler, wire string) *httptest.ResponseRecorder {
 	t.Helper()
 	r, err := http.ReadRequest(bufio.NewReader(strings.NewReader(wire)))
 	if err != nil {
@@ -136,7 +176,7 @@ func send(t testing.TB, door http.Handler, wire string) *httptest.ResponseRecord
 	}
 	r.RemoteAddr = "127.0.0.1:50000"
 	w := httptest.NewRecorder()
-	door.ServeHTTP(w, r.WithContext(context.WithValue(t.Context(), http.LocalAddrContextKey, net.Addr(&net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 8401}))))
+	h.ServeHTTP(w, r.WithContext(door.WithCaller(ctx, attest.Conn{})))
 	for name, want := range map[string]string{
 		"Metadata-Flavor": "Google", "Cache-Control": "no-store", "Server": "Metadata Server for VM",
 		"X-XSS-Protection": "0", "X-Frame-Options": "SAMEORIGIN",

@@ -2,7 +2,6 @@ package metadata_test
 
 import (
 	"errors"
-	"net/http"
 	"slices"
 	"strings"
 	"testing"
@@ -12,45 +11,6 @@ import (
 	"github.com/sallyport-dev/sallyport/internal/door/metadata"
 	"github.com/sallyport-dev/sallyport/internal/identity"
 )
-
-// Contract google-clients 1.3: what is served, and as what.
-func TestTree(t *testing.T) {
-	t.Parallel()
-	const (
-		v1   = "/computeMetadata/v1/"
-		text = "application/text"
-	)
-	for _, tt := range []struct{ name, target, contentType, body string }{
-		{"the root", "/", text, "computeMetadata/\n"},
-		{"the versions", "/computeMetadata/", text, "v1/\n"},
-		{"the tree", v1, text, "instance/\nproject/\nuniverse/\n"},
-		{"the instance", v1 + "instance/", text, "service-accounts/\n"},
-		{"the project", v1 + "project/", text, "numeric-project-id\nproject-id\n"},
-		{"the universe", v1 + "universe/", text, "universe-domain\n"},
-		{"the project's id", v1 + "project/project-id", text, "acme"},
-		{"the project's number is digits alone", v1 + "project/numeric-project-id", text, "42"},
-		{"the universe's domain", v1 + "universe/universe-domain", text, "googleapis.com"},
-		{"the address of the caller", sa + "/default/email", text, "orders@sa.test"},
-		{"by name", sa + "/orders/email", text, "orders@sa.test"},
-		{"by address", sa + "/orders@sa.test/email", text, "orders@sa.test"},
-		{"by escaped address", sa + "/orders%40sa.test/email", text, "orders@sa.test"},
-		{"an access token", sa + "/default/token", "application/json", `{"access_token":"orders: access token","expires_in":3599,"token_type":"Bearer"}`},
-		{"an access token by address", sa + "/orders@sa.test/token", "application/json", `{"access_token":"orders: access token","expires_in":3599,"token_type":"Bearer"}`},
-		{"an ID token is not JSON, or Python would parse it", sa + "/default/identity?audience=https://svc.test", "text/html", "orders: id token for https://svc.test, full false"},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
-			got := send(t, (&world{}).door(t), get(tt.target))
-			if got.Code != http.StatusOK || got.Body.String() != tt.body || got.Header().Get("Content-Type") != tt.contentType {
-				t.Errorf("got %d %q as %q\nwant 200 %q as %q", got.Code, got.Body, got.Header().Get("Content-Type"), tt.body, tt.contentType)
-			}
-			head := send(t, (&world{}).door(t), "HEAD "+tt.target+" HTTP/1.1\r\n"+host+flavor+"\r\n")
-			if head.Code != http.StatusOK || head.Header().Get("Content-Length") != got.Header().Get("Content-Length") {
-				t.Errorf("HEAD got %d %v, want what GET gets", head.Code, head.Header())
-			}
-		})
-	}
-}
 
 // Contract google-clients 1.2, and what keeps a tricked browser or proxy out.
 func TestRequestRules(t *testing.T) {
@@ -148,39 +108,55 @@ func TestRefusals(t *testing.T) {
 	}
 	for _, tt := range []struct {
 		name   string
-		world  world
+		world  *world
 		target string
 		status int
 		body   string // what it begins with
 		reason string // in the record; "" if there is none
 	}{
-		{"a policy's no is 403, never 429 or 5xx", world{}, identityOf + "https://denied.test", 403, "not allowed (decision r-0)\n", "denied_by_rule"},
-		{"so is an audience that nobody declared", world{}, identityOf + "https://elsewhere.test", 403, "not allowed (decision r-0)\n", "no_match"},
-		{"gcloud's client id is 404, because 403 crashes gcloud", world{}, identityOf + "32555940559.apps.googleusercontent.com&format=standard&licenses=FALSE", 404, "not allowed (decision r-0)\n", "no_match"},
-		{"no ID token is for our own APIs", world{}, identityOf + ownAPI, 400, "audience: our own APIs take access tokens", "parameter_not_accepted"},
-		{"nor for their other name", world{}, identityOf + "own-api", 400, "audience: our own APIs take access tokens", "parameter_not_accepted"},
-		{"a caller who is no account gets no ID token", world{prove: fails(private{"no_account"})}, identityOf + "https://svc.test", 403, nobody, "no_account"},
-		{"no access token", world{prove: fails(private{"no_account"})}, sa + "/default/token", 403, nobody, "no_account"},
-		{"and no address", world{prove: fails(private{"no_account"})}, sa + "/default/email", 403, nobody, "no_account"},
-		{"a caller who is several accounts", world{prove: fails(private{"account_ambiguous"})}, sa + "/default/token", 403, nobody, "account_ambiguous"},
-		{"a caller who became another before the ID token was out", world{prove: changed}, identityOf + "https://svc.test", 403, nobody, "caller_changed"},
-		{"before the access token was", world{prove: changed}, sa + "/default/token", 403, nobody, "caller_changed"},
-		{"before the address was", world{prove: changed}, sa + "/default/email", 403, nobody, "caller_changed"},
-		{"a prover that fails is our fault", world{prove: fails(errors.New("uid 4711 cannot be looked up"))}, sa + "/default/token", 500, "the server could not finish this request", "prover_failed"},
-		{"a key that is lost is our fault", world{noKey: true}, identityOf + "https://svc.test", 500, "the server could not finish this request", ""},
-		{"for access tokens too", world{noKey: true}, sa + "/default/token", 500, "the server could not finish this request", ""},
-		{"no record, no ID token", world{logFull: true}, identityOf + "https://svc.test", 503, "decisions cannot be recorded now\n", ""},
-		{"no record, no access token", world{logFull: true}, sa + "/default/token", 503, "decisions cannot be recorded now\n", ""},
-		{"no record, no address", world{logFull: true}, sa + "/default/email", 503, "decisions cannot be recorded now\n", ""},
-		{"a refusal that cannot be recorded says so", world{logFull: true}, identityOf, 503, "decisions cannot be recorded now\n", ""},
-		{"an account that is not here", world{}, sa + "/reports/token", 404, "not found (decision r-0)\n", "path_unknown"},
-		{"an account's address elsewhere", world{}, sa + "/orders@sa.other/email", 404, "not found (decision r-0)\n", "path_unknown"},
-		{"an account called dot dot", world{}, sa + "/%2e%2e/token", 404, "not found (decision r-0)\n", "path_unknown"},
-		{"a key that is not served", world{}, sa + "/default/scopes", 404, "not found (decision r-0)\n", "path_unknown"},
-		{"a path outside the tree", world{}, "/latest/meta-data/", 404, "not found (decision r-0)\n", "path_unknown"},
-		{"an older version of the tree", world{}, "/computeMetadata/v1beta1/instance/service-accounts/default/token", 404, "not found (decision r-0)\n", "path_unknown"},
-		{"a parameter where none is taken", world{}, sa + "/default/email?recursive=true", 400, "this path takes no parameters", "parameter_not_accepted"},
-		{"a parameter of a text", world{}, "/computeMetadata/v1/project/project-id?alt=json", 400, "this path takes no parameters", "parameter_not_accepted"},
+		{"a policy's no is 403, never 429 or 5xx", &world{}, identityOf + "https://denied.test", 403, "not allowed (decision r-0)\n", "denied_by_rule"},
+		{"so is an audience that nobody declared", &world{}, identityOf + "https://elsewhere.test", 403, "not allowed (decision r-0)\n", "no_match"},
+		{"gcloud's client id is 404, because 403 crashes gcloud", &world{}, identityOf + "32555940559.apps.googleusercontent.com&format=standard&licenses=FALSE", 404, "not allowed (decision r-0)\n", "no_match"},
+		{"no ID token is for our own APIs", &world{}, identityOf + ownAPI, 400, "audience: our own APIs take access tokens", "parameter_not_accepted"},
+		{"nor for their other name", &world{}, identityOf + "own-api", 400, "audience: our own APIs take access tokens", "parameter_not_accepted"},
+		{"a caller who is no account gets no ID token", &world{prove: fails(private{"no_account"})}, identityOf + "https://svc.test", 403, nobody, "no_account"},
+		{"no access token", &world{prove: fails(private{"no_account"})}, sa + "/default/token", 403, nobody, "no_account"},
+		{"and no address", &world{prove: fails(private{"no_account"})}, sa + "/default/email", 403, nobody, "no_account"},
+		{"a caller who is several accounts", &world{prove: fails(private{"account_ambiguous"})}, sa + "/default/token", 403, nobody, "account_ambiguous"},
+		{"a caller who became another before the ID token was out", &world{prove: changed}, identityOf + "https://svc.test", 403, nobody, "caller_changed"},
+		{"before the access token was", &world{prove: changed}, sa + "/default/token", 403, nobody, "caller_changed"},
+		{"before the address was", &world{prove: changed}, sa + "/default/email", 403, nobody, "caller_changed"},
+		{"a prover that fails is our fault", &world{prove: fails(errors.New("uid 4711 cannot be looked up"))}, sa + "/default/token", 500, "the server could not finish this request", "prover_failed"},
+		{"a key that is lost is our fault", &world{noKey: true}, identityOf + "https://svc.test", 500, "the server could not finish this request", ""},
+		{"for access tokens too", &world{noKey: true}, sa + "/default/token", 500, "the server could not finish this request", ""},
+		{"no record, no ID token", &world{logFull: true}, identityOf + "https://svc.test", 503, "decisions cannot be recorded now\n", ""},
+		{"no record, no access token", &world{logFull: true}, sa + "/default/token", 503, "decisions cannot be recorded now\n", ""},
+		{"no record, no address", &world{logFull: true}, sa + "/default/email", 503, "decisions cannot be recorded now\n", ""},
+		{"a refusal that cannot be recorded says so", &world{logFull: true}, identityOf, 503, "decisions cannot be recorded now\n", ""},
+		{"an account that is not here", &world{}, sa + "/reports/token", 404, "not found (decision r-0)\n", "path_unknown"},
+		{"an account's address elsewhere", &world{}, sa + "/orders@sa.other/email", 404, "not found (decision r-0)\n", "path_unknown"},
+		{"an account called dot dot", &world{}, sa + "/%2e%2e/token", 404, "not found (decision r-0)\n", "path_unknown"},
+		{"a key that is not there", &world{}, sa + "/default/nope", 404, "not found (decision r-1)\n", "path_unknown"},
+		{"a path outside the tree", &world{}, "/latest/meta-data/", 404, "not found (decision r-0)\n", "path_unknown"},
+		{"an older version of the tree", &world{}, "/computeMetadata/v1beta1/instance/service-accounts/default/token", 404, "not found (decision r-0)\n", "path_unknown"},
+		{"nobody's attributes but the accounts'", &world{prove: fails(private{"no_account"})}, "/computeMetadata/v1/instance/attributes/", 403, nobody, "no_account"},
+		{"nor the project's", &world{prove: fails(private{"no_account"})}, "/computeMetadata/v1/project/attributes/env", 403, nobody, "no_account"},
+		{"nor all of it at once", &world{prove: fails(private{"no_account"})}, "/computeMetadata/v1/?recursive=true", 403, nobody, "no_account"},
+		{"nor who is here", &world{prove: fails(private{"no_account"})}, sa + "/", 403, nobody, "no_account"},
+		{"nor whether somebody is", &world{prove: fails(private{"no_account"})}, sa + "/orders/", 403, nobody, "no_account"},
+		{"a caller who became another before its attributes were out", &world{prove: changed}, "/computeMetadata/v1/instance/attributes/", 403, nobody, "caller_changed"},
+		{"a user who may not run as the account", &world{runAs: "reports"}, sa + "/default/token", 403, "not allowed (decision r-0)\n", "no_match"},
+		{"a scope that the account has not", &world{}, sa + "/default/token?scopes=https%3A%2F%2Fother", 403, "none of these scopes", "scope_not_held"},
+		{"a parameter where none is taken", &world{}, "/?recursive=true", 400, "this path takes no parameters", "parameter_not_accepted"},
+		{"an unknown parameter of a value", &world{}, "/computeMetadata/v1/project/project-id?audience=x", 400, "unknown parameter", "parameter_not_accepted"},
+		{"a parameter twice", &world{}, "/computeMetadata/v1/project/project-id?alt=json&alt=json", 400, "alt is there twice", "parameter_not_accepted"},
+		{"a form of answer that is none", &world{}, "/computeMetadata/v1/project/project-id?alt=xml", 400, "alt: want", "parameter_not_accepted"},
+		{"a time that is none", &world{}, "/computeMetadata/v1/project/project-id?timeout_sec=soon", 400, "timeout_sec: want", "parameter_not_accepted"},
+		{"a value as a directory", &world{}, "/computeMetadata/v1/project/project-id/", 404, "not found", "path_unknown"},
+		{"an empty part of a path", &world{}, "/computeMetadata/v1//project/project-id", 404, "not found", "path_unknown"},
+		{"a slash within a part of a path", &world{}, sa + "/orders%2Ftoken", 404, "not found", "path_unknown"},
+		{"a dot segment", &world{}, sa + "/./default/token", 404, "not found", "path_unknown"},
+		{"an ID token as a directory", &world{}, sa + "/default/identity/?audience=https://svc.test", 400, "unknown parameter", "parameter_not_accepted"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -215,29 +191,19 @@ func TestAmong(t *testing.T) {
 	} {
 		t.Run(tt.account, func(t *testing.T) {
 			t.Parallel()
-			var asked []string
-			var conn attest.Conn
-			w := &world{prove: func(c attest.Conn, among []string) (*identity.Proof, error) {
-				asked, conn = among, c
+			var asked [][]string
+			w := &world{prove: func(_ attest.Conn, among []string) (*identity.Proof, error) {
+				asked = append(asked, among)
 				return nil, private{"no_account"}
 			}}
-			send(t, w.door(t, "orders", "reports"), get(sa+"/"+tt.account+"/token"))
-			if !slices.Equal(asked, tt.among) {
-				t.Errorf("the kernel was asked for %v, want %v", asked, tt.among)
+			d := w.door(t, "orders", "reports")
+			for _, path := range []string{"/token", "/identity?audience=https://svc.test", "/email", "/?recursive=true", "/"} {
+				send(t, d, get(sa+"/"+tt.account+path))
 			}
-			if conn.Peer.String() != "127.0.0.1:50000" || conn.Here.String() != "127.0.0.1:8401" {
-				t.Errorf("about %+v", conn)
+			if len(asked) != 5 || slices.ContainsFunc(asked, func(a []string) bool { return !slices.Equal(a, tt.among) }) {
+				t.Errorf("the kernel was asked for %v, want %v each time", asked, tt.among)
 			}
 		})
-	}
-}
-
-// Node asks for the instance without a slash, and takes a redirect for an answer.
-func TestInstanceRedirects(t *testing.T) {
-	t.Parallel()
-	got := send(t, (&world{}).door(t), get("/computeMetadata/v1/instance"))
-	if got.Code != http.StatusMovedPermanently && got.Code != http.StatusTemporaryRedirect || got.Header().Get("Location") != "/computeMetadata/v1/instance/" {
-		t.Errorf("got %d to %q, want a redirect to instance/", got.Code, got.Header().Get("Location"))
 	}
 }
 
@@ -255,6 +221,12 @@ func TestComplete(t *testing.T) {
 		{"every address", metadata.Config{Listen: ":1", ServiceAccounts: []string{"a"}}, []string{"listen: "}},
 		{"an address that others reach", metadata.Config{Listen: "10.0.0.1:1", ServiceAccounts: []string{"a"}}, []string{"listen: "}},
 		{"a name that could be anywhere", metadata.Config{Listen: "localhost.evil.test:1", ServiceAccounts: []string{"a"}}, []string{"listen: "}},
+		{"the well-known address", metadata.Config{Listen: "169.254.169.254:80", NetworkNamespace: "/run/netns/x", ServiceAccounts: []string{"a"}}, nil},
+		{"the well-known address at another port", metadata.Config{Listen: "169.254.169.254:81", ServiceAccounts: []string{"a"}}, []string{"listen: "}},
+		{"a network namespace without a path", metadata.Config{Listen: "127.0.0.1:1", NetworkNamespace: "orders", ServiceAccounts: []string{"a"}}, []string{"network_namespace: "}},
+		{"an attribute with a slash", metadata.Config{Listen: "127.0.0.1:1", ServiceAccounts: []string{"a"}, Instance: metadata.Instance{Attributes: map[string]string{"a/b": "c"}}}, []string{"instance.attributes: "}},
+		{"a zone that is none", metadata.Config{Listen: "127.0.0.1:1", ServiceAccounts: []string{"a"}, Instance: metadata.Instance{Zone: "A/b"}}, []string{"instance.zone: ", "instance.region: "}},
+		{"a universe with a scheme", metadata.Config{Listen: "127.0.0.1:1", ServiceAccounts: []string{"a"}, UniverseDomain: "https://x"}, []string{"universe_domain: "}},
 		{"an account twice", metadata.Config{Listen: "127.0.0.1:1", ServiceAccounts: []string{"a", "b", "a"}}, []string{`service_accounts[2]: "a" is there twice`}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -268,8 +240,8 @@ func TestComplete(t *testing.T) {
 					t.Errorf("got %v, want %q", err, want)
 				}
 			}
-			if tt.config.Project.ID != "sallyport" || tt.config.Project.Number != 1 {
-				t.Errorf("the project is %+v, want the default", tt.config.Project)
+			if i := tt.config.Instance; tt.config.Project.ID != "sallyport" || tt.config.Project.Number != 1 || i.Zone == "" || i.Region == "" || i.ID == 0 || i.ID > 1<<63-1 {
+				t.Errorf("the project is %+v, the instance %+v, want defaults", tt.config.Project, i)
 			}
 		})
 	}

@@ -4,21 +4,13 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
-	"unicode"
-	"unicode/utf8"
+	"time"
 
-	"github.com/sallyport-dev/sallyport/internal/issuer"
+	"github.com/sallyport-dev/sallyport/internal/door"
 )
-
-// maxAudience is the longest audience minted for, in bytes: what Google's
-// federation allows.
-const maxAudience = 256
-
-// expiresIn is what clients are told of an access token's life, in seconds: a
-// second less than it has, as Google's server does.
-var expiresIn = strconv.Itoa(int(issuer.TokenLifetime.Seconds()) - 1)
 
 type identityQuery struct {
 	audience string
@@ -35,45 +27,130 @@ func readIdentityQuery(raw string) (identityQuery, error) {
 		return identityQuery{}, err
 	}
 	out := identityQuery{audience: q["audience"], full: q["format"] == "full"}
-	switch f, there := q["format"]; {
-	case out.audience == "":
-		return out, errors.New("non-empty audience parameter required")
-	case len(out.audience) > maxAudience:
-		return out, fmt.Errorf("audience: longer than %d bytes", maxAudience)
-	case !utf8.ValidString(out.audience) || strings.ContainsFunc(out.audience, func(r rune) bool { return unicode.IsControl(r) || unicode.IsSpace(r) }):
-		return out, errors.New("audience: has white space, control characters or invalid UTF-8")
-	case there && f != "standard" && f != "full":
+	if err := door.CheckAudience(out.audience); err != nil {
+		return out, err
+	}
+	if f, there := q["format"]; there && f != "standard" && f != "full" {
 		return out, errors.New("format: want standard or full")
 	}
 	for _, name := range []string{"licenses", "license"} {
-		if v, there := q[name]; there && !strings.EqualFold(v, "true") && !strings.EqualFold(v, "false") {
-			return out, fmt.Errorf("%s: want TRUE or FALSE", name)
+		if _, err := q.flag(name, "TRUE", "FALSE"); err != nil {
+			return out, err
 		}
 	}
 	return out, nil
 }
 
-// checkTokenQuery accepts scopes, which change nothing, as on GCE. What would bind
-// the token to a key or a transport is refused rather than ignored (contract 1.4).
-func checkTokenQuery(raw string) error {
-	_, err := parameters(raw, "scopes")
-	return err
+// cloudPlatform is the one scope that accounts have; it stands for every scope of
+// Google's kind.
+const (
+	cloudPlatform = "https://www.googleapis.com/auth/cloud-platform"
+	covered       = "https://www.googleapis.com/auth/"
+)
+
+// errScope means that nothing is left of the scopes asked for.
+var errScope = errors.New("none of these scopes is this account's: it has " + cloudPlatform + " and what that covers")
+
+// maxScopes bounds how many scopes a token is asked for.
+const maxScopes = 64
+
+// readTokenQuery returns the scopes that the token is to have: those asked for, as
+// far as the account has them, or else all of the account's. What would bind the
+// token to a key or a transport is refused rather than ignored (contract 1.4).
+func readTokenQuery(raw string) ([]string, error) {
+	q, err := parameters(raw, "scopes")
+	if err != nil {
+		return nil, err
+	}
+	if q["scopes"] == "" {
+		return []string{cloudPlatform}, nil
+	}
+	asked := strings.Split(q["scopes"], ",")
+	if len(asked) > maxScopes {
+		return nil, fmt.Errorf("scopes: more than %d", maxScopes)
+	}
+	var out []string
+	for _, s := range asked {
+		if !scopeToken(s) {
+			return nil, errors.New("scopes: want scopes with commas between them (RFC 6749 section 3.3)")
+		}
+		if strings.HasPrefix(s, covered) && !slices.Contains(out, s) {
+			out = append(out, s)
+		}
+	}
+	if out == nil {
+		return nil, errScope
+	}
+	return out, nil
+}
+
+// scopeToken reports whether s is one of RFC 6749 section 3.3.
+func scopeToken(s string) bool {
+	return s != "" && !strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r > '~' || r == '"' || r == '\\' })
+}
+
+// valueQuery is how a value is asked for.
+type valueQuery struct {
+	recursive bool
+	alt       string // "json", "text", or "" for the default
+	wait      bool
+	lastETag  string
+	timeout   time.Duration
+}
+
+// maxWait is how long a request waits for a change that names no time of its own.
+const maxWait = time.Hour
+
+func readValueQuery(raw string) (valueQuery, error) {
+	out := valueQuery{timeout: maxWait}
+	if raw == "" {
+		return out, nil
+	}
+	q, err := parameters(raw, "recursive", "alt", "wait_for_change", "last_etag", "timeout_sec")
+	if err != nil {
+		return out, err
+	}
+	if out.recursive, err = q.flag("recursive", "true", "false"); err != nil {
+		return out, err
+	}
+	if out.wait, err = q.flag("wait_for_change", "true", "false"); err != nil {
+		return out, err
+	}
+	out.alt, out.lastETag = strings.ToLower(q["alt"]), q["last_etag"]
+	if _, there := q["alt"]; there && out.alt != "json" && out.alt != "text" {
+		return out, errors.New("alt: want json or text")
+	}
+	if s, there := q["timeout_sec"]; there {
+		n, err := strconv.ParseUint(s, 10, 31)
+		if err != nil {
+			return out, errors.New("timeout_sec: want a whole number of seconds")
+		}
+		out.timeout = min(time.Duration(n)*time.Second, maxWait)
+	}
+	return out, nil
+}
+
+type query map[string]string
+
+// flag reads a parameter that is yes or no, without regard to case.
+func (q query) flag(name, yes, no string) (bool, error) {
+	v, there := q[name]
+	if there && !strings.EqualFold(v, yes) && !strings.EqualFold(v, no) {
+		return false, fmt.Errorf("%s: want %s or %s", name, yes, no)
+	}
+	return there && strings.EqualFold(v, yes), nil
 }
 
 // parameters reads a query string; each name must be among known, once.
-func parameters(raw string, known ...string) (map[string]string, error) {
+func parameters(raw string, known ...string) (query, error) {
 	values, err := url.ParseQuery(raw)
 	if err != nil {
 		return nil, errors.New("the query string is malformed")
 	}
-	out := map[string]string{}
+	out := query{}
 	for name, vs := range values {
-		ok := false
-		for _, k := range known {
-			ok = ok || k == name
-		}
 		switch {
-		case !ok:
+		case !slices.Contains(known, name):
 			return nil, errors.New("unknown parameter: this path takes " + strings.Join(known, ", ") + "; is & in the audience escaped?")
 		case len(vs) > 1:
 			return nil, errors.New(name + " is there twice")

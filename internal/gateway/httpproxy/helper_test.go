@@ -27,6 +27,7 @@ import (
 	"github.com/sallyport-dev/sallyport/internal/issuer"
 	"github.com/sallyport-dev/sallyport/internal/keys"
 	"github.com/sallyport-dev/sallyport/internal/policy"
+	"github.com/sallyport-dev/sallyport/internal/sealing"
 	"github.com/sallyport-dev/sallyport/token"
 )
 
@@ -40,24 +41,24 @@ const (
 type keyStore struct{ rows []keys.Sealed }
 
 func (s *keyStore) ListKeys(context.Context) ([]keys.Sealed, error) { return s.rows, nil }
-func (s *keyStore) AddKey(_ context.Context, k keys.Sealed) (_ error) {
-	s.rows = append(s.rows, k)
-	return
+func (s *keyStore) SaveKeys(_ context.Context, put []keys.Sealed, _ []string) error {
+	s.rows = append(s.rows, put...)
+	return nil
 }
 
 type keyring struct {
-	kek *keys.KEK
+	kek *sealing.Key
 	set *keys.Set
 }
 
 // newKeyring makes the keys of one issuer; ours is made once, since RSA keys take
 // their time.
 func newKeyring() *keyring {
-	kek, err := keys.NewRandomKEK()
+	kek, err := sealing.NewRandom()
 	if err != nil {
 		panic(err)
 	}
-	set, err := keys.Open(context.Background(), &keyStore{}, kek, time.Now)
+	set, err := keys.Open(context.Background(), keys.Options{Store: &keyStore{}, KEK: kek, Now: time.Now, TrustDomain: trustDomain})
 	if err != nil {
 		panic(err)
 	}
@@ -82,7 +83,7 @@ func claims(changes ...any) map[string]any {
 
 func sign(t testing.TB, k *keyring, c map[string]any) string {
 	t.Helper()
-	raw, err := k.set.Sign(keys.Tokens, token.TypeID, c)
+	raw, _, err := k.set.Sign(keys.Tokens, token.RS256, token.TypeID, c)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -145,7 +146,7 @@ func newRig(t testing.TB, s settings) *rig {
 	}
 	logger := slog.New(slog.DiscardHandler)
 	core := gateway.Core{Guard: newGuard(t, s.log, logger), Logger: logger,
-		Assert: issuer.New(issuer.Config{URL: issuerURL}, trustDomain, ours().set, time.Now)}
+		Assert: issuer.New(issuer.Config{URL: issuerURL}, trustDomain, nil, ours().set, time.Now)}
 	front := httptest.NewUnstartedServer(httpproxy.New(core, []httpproxy.Target{{Service: "app", Config: config}}))
 	front.Config.MaxHeaderBytes, front.Config.ReadHeaderTimeout = httpproxy.MaxHeaderBytes, httpproxy.ReadHeaderTimeout
 	front.Config.ErrorLog = slog.NewLogLogger(logger.Handler(), slog.LevelWarn)

@@ -1,0 +1,216 @@
+package app
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"time"
+
+	"github.com/sallyport-dev/sallyport/internal/attest"
+	"github.com/sallyport-dev/sallyport/internal/door"
+	"github.com/sallyport-dev/sallyport/internal/door/actions"
+	"github.com/sallyport-dev/sallyport/internal/door/admin"
+	"github.com/sallyport-dev/sallyport/internal/door/discovery"
+	"github.com/sallyport-dev/sallyport/internal/door/metadata"
+	"github.com/sallyport-dev/sallyport/internal/door/private"
+	"github.com/sallyport-dev/sallyport/internal/door/workload"
+	"github.com/sallyport-dev/sallyport/internal/identity"
+	"github.com/sallyport-dev/sallyport/internal/issuer"
+	"github.com/sallyport-dev/sallyport/internal/keys"
+	"github.com/sallyport-dev/sallyport/token"
+	"github.com/sallyport-dev/sallyport/verifier"
+)
+
+// WorkloadSocket is where local programs reach a server: the SPIFFE Workload API,
+// `sallyport run` and `token mint`.
+func WorkloadSocket(dataDir string) string { return filepath.Join(dataDir, "workload.sock") }
+
+// AdminSocket is where operators reach a server.
+func AdminSocket(dataDir string) string { return filepath.Join(dataDir, "admin.sock") }
+
+// attests reports whether callers can be attested, or have to be believed.
+func (a *App) attests() bool { return runtime.GOOS == "linux" || !a.o.Dev }
+
+// able fails, with config.Mistakes, when an attest entry cannot be evaluated here.
+func (a *App) able() error {
+	if !a.attests() {
+		return nil
+	}
+	return a.c.Mistaken(attest.Able().Check(a.accounts()))
+}
+
+func (a *App) accounts() []attest.Account {
+	var out []attest.Account
+	for _, s := range a.c.ServiceAccounts {
+		out = append(out, s.Account)
+	}
+	return out
+}
+
+func (a *App) attestor() *attest.Attestor {
+	email := func(name string) string { return identity.Email(a.c.TrustDomain, name) }
+	if !a.attests() {
+		return attest.NewBelieving(a.accounts(), email, uint32(os.Getuid()))
+	}
+	return attest.New(a.accounts(), email)
+}
+
+// algorithms are those of accounts that name one.
+func (a *App) algorithms() map[string]token.Algorithm {
+	out := map[string]token.Algorithm{}
+	for _, s := range a.c.ServiceAccounts {
+		if s.Algorithm != "" {
+			out[s.Name] = s.Algorithm
+		}
+	}
+	return out
+}
+
+func (a *App) serveDoors(mint *issuer.Issuer) error {
+	c := a.c
+	disc := discovery.New(discovery.Config{
+		URL:        c.Issuer.URL,
+		Tokens:     func() []token.Key { return a.keys.Public(keys.Tokens) },
+		Assertions: func() []token.Key { return a.keys.Public(keys.Assertions) },
+		Bundle:     mint.Bundle,
+	})
+	if err := a.listen("issuer", c.Issuer.Listen, func(string) http.Handler { return onlyHosts(disc, c.Issuer) }); err != nil {
+		return err
+	}
+	local := door.Local{Guard: a.guard, Mint: mint, Turns: door.NewTurns(), TrustDomain: c.TrustDomain, Ours: c.Issuer.Ours}
+	for i := range c.Metadata {
+		if err := a.serveMetadata(&c.Metadata[i], local); err != nil {
+			return err
+		}
+	}
+	if !a.attests() { // nobody behind a Unix socket can be told apart
+		return nil
+	}
+	if err := a.serveWorkloads(local, mint); err != nil {
+		return err
+	}
+	return a.serveAdmin()
+}
+
+// perCaller is how many connections one uid may have at a door: enough for every
+// process of a busy machine, and few beside the descriptors that there are.
+func perCaller() *door.Places { return door.NewPlaces(min(1024, descriptors()/8), 0) }
+
+func (a *App) serveMetadata(m *metadata.Config, local door.Local) error {
+	var l net.Listener
+	var ns *attest.Network
+	var err error
+	if m.NetworkNamespace == "" {
+		l, err = a.o.Listen(m.Listen)
+	} else if ns, err = attest.OpenNetwork(m.NetworkNamespace); err == nil {
+		l, err = ns.Listen(m.Listen)
+	}
+	if err != nil {
+		return fmt.Errorf("listen for metadata: %w", err)
+	}
+	local.Accounts, local.Hosts = m.ServiceAccounts, door.Hosts(l.Addr().String())
+	tree := metadata.New(*m, &local, a.o.Now)
+	s := a.serve("metadata", door.Listen(l, ns, perCaller()), under(actions.Path, actions.New(&local), tree))
+	s.http.RegisterOnShutdown(tree.Close)
+	return nil
+}
+
+// under gives what is at path to one door and everything else to another.
+func under(path string, one, rest http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == path {
+			one.ServeHTTP(w, r)
+			return
+		}
+		rest.ServeHTTP(w, r)
+	})
+}
+
+// serveWorkloads serves the Workload API, and beside it the metadata door: for
+// callers as whoever they are, and below private.Prefix as the account that policy
+// lets them run as.
+func (a *App) serveWorkloads(local door.Local, mint *issuer.Issuer) error {
+	for _, s := range a.c.ServiceAccounts {
+		local.Accounts = append(local.Accounts, s.Name)
+	}
+	svids, err := verifier.New(verifier.Config{
+		Issuer: issuer.SVIDIssuer(a.c.TrustDomain), Keys: a.keys.Source(keys.SVIDs),
+		Rules: verifier.Rules{Types: []string{token.TypeSVID}, MaxLifetime: issuer.SVIDLifetime + 5*time.Minute}, Now: a.o.Now,
+	})
+	if err != nil {
+		return err
+	}
+	api := workload.New(workload.Options{Guard: a.guard, Mint: mint, Verify: svids, Accounts: local.Accounts,
+		TrustDomain: a.c.TrustDomain, Now: a.o.Now, Every: time.Second, Turns: local.Turns})
+	m := metadata.Config{ServiceAccounts: local.Accounts}
+	if len(a.c.Metadata) > 0 { // what the first door tells of project and machine
+		m = a.c.Metadata[0]
+	} else {
+		_ = m.Complete() // for its defaults: it listens nowhere
+	}
+	self := metadata.New(m, &local, a.o.Now)
+	as := map[string]http.Handler{}
+	closers := []func(){api.Close, self.Close}
+	for _, name := range local.Accounts {
+		mine := local
+		mine.Accounts, mine.RunAs = []string{name}, name
+		tree := metadata.New(m, &mine, a.o.Now)
+		as[name] = http.StripPrefix(private.Prefix+name, under(actions.Path, actions.New(&mine), tree))
+		closers = append(closers, tree.Close)
+	}
+	rest := under(actions.Path, actions.New(&local), self)
+	s, err := a.serveUnix("workload", WorkloadSocket(a.c.DataDir), http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		name, _, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, private.Prefix), "/")
+		switch h := as[name]; {
+		case r.ProtoMajor == 2 && strings.HasPrefix(r.Header.Get("Content-Type"), "application/grpc"):
+			api.ServeHTTP(w, r)
+		case strings.HasPrefix(r.URL.Path, private.Prefix) && h != nil:
+			h.ServeHTTP(w, r)
+		default:
+			rest.ServeHTTP(w, r)
+		}
+	}))
+	if err != nil {
+		return err
+	}
+	s.http.Protocols = new(http.Protocols)
+	s.http.Protocols.SetHTTP1(true)
+	s.http.Protocols.SetUnencryptedHTTP2(true)
+	for _, c := range closers {
+		s.http.RegisterOnShutdown(c)
+	}
+	return nil
+}
+
+func (a *App) serveAdmin() error {
+	_, err := a.serveUnix("admin", AdminSocket(a.c.DataDir), admin.New(a.guard, operator{a}))
+	return err
+}
+
+// maxSocketPath is how long a Unix socket's path may be (unix(7)).
+const maxSocketPath = 107
+
+// serveUnix listens on path, which everybody may connect to: who they are, the
+// kernel says. What lies there is left of an earlier run, since data_dir is locked.
+func (a *App) serveUnix(name, path string, h http.Handler) (*server, error) {
+	if len(path) > maxSocketPath {
+		return nil, a.c.Mistaken(fmt.Errorf("data_dir: %s is %d bytes long, and a socket's path may have %d: choose a shorter folder", path, len(path), maxSocketPath))
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("listen for %s: %w", name, err)
+	}
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		return nil, fmt.Errorf("listen for %s: %w", name, err)
+	}
+	s := a.serve(name, door.Listen(l, nil, perCaller()), h)
+	if err := os.Chmod(path, 0o666); err != nil {
+		return nil, fmt.Errorf("listen for %s: %w", name, err)
+	}
+	return s, nil
+}

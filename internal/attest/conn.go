@@ -1,0 +1,89 @@
+package attest
+
+import (
+	"context"
+	"net"
+	"net/netip"
+)
+
+// A Conn names an accepted local connection: over loopback TCP by its ends, over a
+// Unix socket by the socket itself.
+type Conn struct {
+	Peer netip.AddrPort // the caller's end; zero over a Unix socket
+	Here netip.AddrPort // our end
+
+	network *Network  // whose sockets are asked; nil is our own
+	unix    *unixPeer // who connected, over a Unix socket
+	uid     uint32    // that connected, for UID alone: every proof asks again
+}
+
+// nobody is the UID of a caller that was gone before it could be asked for.
+const nobody = 1<<32 - 1
+
+// UID returns the uid that connected, for sharing out what callers may hold. It
+// proves nothing: that is Attestor's.
+func (c Conn) UID() uint32 { return c.uid }
+
+// A Listener accepts connections whose other ends can be attested.
+type Listener struct {
+	net.Listener
+	network *Network
+	kernel  kernelOf
+}
+
+// Listen makes callers of l attestable. l listens in the network namespace n; nil
+// is our own.
+func Listen(l net.Listener, n *Network) *Listener { return &Listener{l, n, newKernel()} }
+
+// Accept returns a connection of which Of knows the caller. Over a Unix socket the
+// kernel is asked at once who connected.
+func (l *Listener) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	out := &accepted{Conn: c, conn: Conn{network: l.network, uid: nobody}}
+	if u, ok := c.(*net.UnixConn); ok {
+		out.conn.unix = unixPeerOf(u)
+	} else {
+		out.conn.Peer, _ = netip.ParseAddrPort(c.RemoteAddr().String()) // zero: no look-up will find it
+		out.conn.Here, _ = netip.ParseAddrPort(c.LocalAddr().String())
+	}
+	if f, err := l.kernel.look(context.Background(), out.conn, socketOnly); err == nil {
+		out.conn.uid = f.UID
+	}
+	return out, nil
+}
+
+// kernelOf is what a Listener asks.
+type kernelOf interface {
+	look(context.Context, Conn, depth) (Facts, error)
+}
+
+type accepted struct {
+	net.Conn
+	conn Conn
+}
+
+// Close ends the connection, and with it what was held to recognise the caller.
+func (a *accepted) Close() error {
+	a.conn.unix.close()
+	return a.Conn.Close()
+}
+
+// Of returns the Conn of a connection that a Listener accepted.
+func Of(c net.Conn) (Conn, bool) {
+	a, ok := c.(*accepted)
+	if !ok {
+		return Conn{}, false
+	}
+	return a.conn, true
+}
+
+// local reports whether both ends are this machine's, as far as addresses tell: on
+// loopback, or on one address that both have, such as 169.254.169.254 where the
+// network namespace owns it. Who is really there, the kernel says.
+func (c *Conn) local() bool {
+	p, h := c.Peer.Addr().Unmap(), c.Here.Addr().Unmap()
+	return p.IsValid() && (p.IsLoopback() && h.IsLoopback() || p == h && h.IsLinkLocalUnicast())
+}

@@ -1,0 +1,235 @@
+package attest
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+	"runtime"
+
+	"golang.org/x/sys/unix"
+)
+
+// Sizes and offsets of struct nlmsghdr (linux/netlink.h), inet_diag_req_v2,
+// inet_diag_msg (linux/inet_diag.h), unix_diag_req and unix_diag_msg
+// (linux/unix_diag.h). Numbers are in host order, ports and addresses in network
+// order.
+const (
+	headerSize = 16
+	diagByID   = 20 // SOCK_DIAG_BY_FAMILY
+
+	inetRequest   = 56
+	inetReply     = 72
+	atSocketID    = 8 // in a request; 4 in a reply
+	atReplyID     = 4
+	sizePortsAddr = 2 + 2 + 16 + 16
+	atCookie      = atReplyID + sizePortsAddr + 4
+	atUID         = 64
+	atInode       = 68
+
+	unixRequest = 24
+	unixReply   = 16
+	atUnixInode = 4
+	showPeer    = 4 // UDIAG_SHOW_PEER
+	attrPeer    = 2 // UNIX_DIAG_PEER
+
+	established = 1 // TCP_ESTABLISHED, also a connected Unix socket
+)
+
+// errGone is the kernel's answer when there is no such socket.
+var errGone = errors.New("the caller's socket is not there: closed, or in another network namespace")
+
+// diag asks one network namespace about its sockets, over a few netlink sockets
+// that are kept open: opening one costs more than asking. The kernel answers within
+// the call that asks, so that nothing ever waits.
+type diag struct {
+	idle chan int
+	open func() (int, error)
+}
+
+func newDiag() *diag {
+	d := &diag{idle: make(chan int, 4), open: openDiag}
+	runtime.AddCleanup(d, func(idle chan int) {
+		for {
+			select {
+			case fd := <-idle:
+				_ = unix.Close(fd)
+			default:
+				return
+			}
+		}
+	}, d.idle)
+	return d
+}
+
+func openDiag() (int, error) {
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_SOCK_DIAG)
+	if err != nil {
+		return -1, fmt.Errorf("open a sock_diag socket: %w", err)
+	}
+	return fd, nil
+}
+
+// ask sends one request and returns the payload of its one answer, which lies in
+// buf.
+func (d *diag) ask(buf, request []byte) ([]byte, error) {
+	var fd int
+	select {
+	case fd = <-d.idle:
+	default:
+		var err error
+		if fd, err = d.open(); err != nil {
+			return nil, err
+		}
+	}
+	message := make([]byte, headerSize, headerSize+inetRequest)
+	binary.NativeEndian.PutUint32(message[0:], uint32(headerSize+len(request)))
+	binary.NativeEndian.PutUint16(message[4:], diagByID)
+	binary.NativeEndian.PutUint16(message[6:], unix.NLM_F_REQUEST)
+	n, err := exchange(fd, buf, append(message, request...))
+	if err != nil {
+		_ = unix.Close(fd) // whatever state it is in
+		return nil, fmt.Errorf("ask sock_diag: %w", err)
+	}
+	select {
+	case d.idle <- fd:
+	default:
+		_ = unix.Close(fd)
+	}
+	return payload(buf[:n])
+}
+
+func exchange(fd int, buf, message []byte) (int, error) {
+	if err := unix.Sendto(fd, message, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+		return 0, err
+	}
+	n, from, err := unix.Recvfrom(fd, buf, unix.MSG_DONTWAIT)
+	if err != nil {
+		return 0, err
+	}
+	if nl, ok := from.(*unix.SockaddrNetlink); !ok || nl.Pid != 0 {
+		return 0, errors.New("the answer is not the kernel's")
+	}
+	return n, nil
+}
+
+// payload takes the header off an answer; an error message becomes an error.
+func payload(b []byte) ([]byte, error) {
+	if len(b) < headerSize {
+		return nil, fmt.Errorf("sock_diag gave %d bytes", len(b))
+	}
+	size, kind := binary.NativeEndian.Uint32(b[0:]), binary.NativeEndian.Uint16(b[4:])
+	if int64(size) > int64(len(b)) || size < headerSize {
+		return nil, fmt.Errorf("sock_diag gave %d bytes of %d", len(b), size)
+	}
+	b = b[headerSize:size]
+	switch {
+	case kind == diagByID:
+		return b, nil
+	case kind == unix.NLMSG_ERROR && len(b) >= 4:
+		errno := unix.Errno(-int32(binary.NativeEndian.Uint32(b)))
+		if errno == unix.ENOENT {
+			return nil, errGone
+		}
+		return nil, fmt.Errorf("ask sock_diag: %w", errno)
+	}
+	return nil, fmt.Errorf("sock_diag gave a message of type %d", kind)
+}
+
+// inet returns who owns the caller's end of a TCP connection.
+func (d *diag) inet(c *Conn) (Facts, error) {
+	// one socket by its four-tuple, seen from the caller: its own end is the source
+	var b [inetRequest]byte
+	b[0] = unix.AF_INET
+	if c.Peer.Addr().Unmap().Is6() {
+		b[0] = unix.AF_INET6
+	}
+	b[1] = unix.IPPROTO_TCP
+	binary.NativeEndian.PutUint32(b[4:], 1<<established)
+	putEnds(b[atSocketID:], c)
+	for i := inetRequest - 8; i < inetRequest; i++ {
+		b[i] = 0xff // INET_DIAG_NOCOOKIE
+	}
+	var buf [512]byte
+	reply, err := d.ask(buf[:], b[:])
+	if err != nil {
+		return Facts{}, err
+	}
+	return readInet(c, reply)
+}
+
+func putEnds(b []byte, c *Conn) {
+	binary.BigEndian.PutUint16(b[0:], c.Peer.Port())
+	binary.BigEndian.PutUint16(b[2:], c.Here.Port())
+	putAddr(b[4:], c.Peer)
+	putAddr(b[20:], c.Here)
+}
+
+func putAddr(b []byte, a netip.AddrPort) {
+	if ip := a.Addr().Unmap(); ip.Is4() {
+		v4 := ip.As4()
+		copy(b, v4[:])
+	} else {
+		v6 := ip.As16()
+		copy(b, v6[:])
+	}
+}
+
+// readInet takes the owner from an answer. The kernel falls back to a listening
+// socket on the caller's port when the connection is gone, and reports uid 0 and
+// inode 0 for a socket that nobody holds any more: neither is the caller.
+func readInet(c *Conn, b []byte) (Facts, error) {
+	if len(b) < inetReply {
+		return Facts{}, fmt.Errorf("sock_diag gave %d bytes, want %d", len(b), inetReply)
+	}
+	var want [sizePortsAddr]byte
+	putEnds(want[:], c)
+	f := Facts{UID: binary.NativeEndian.Uint32(b[atUID:]), Inode: uint64(binary.NativeEndian.Uint32(b[atInode:])), Cookie: binary.NativeEndian.Uint64(b[atCookie:])}
+	switch {
+	case b[1] != established:
+		return Facts{}, fmt.Errorf("the caller's socket is in TCP state %d, want %d (established): it was closed, or half of it", b[1], established)
+	case [sizePortsAddr]byte(b[atReplyID:]) != want:
+		return Facts{}, errors.New("sock_diag answered for another socket")
+	case f.Inode == 0:
+		return Facts{}, errors.New("no process holds the caller's socket")
+	}
+	return f, nil
+}
+
+// unixPeerInode returns the inode of the socket at the other end of the Unix socket
+// with this inode.
+func (d *diag) unixPeerInode(inode uint64) (peer uint64, err error) {
+	var b [unixRequest]byte
+	b[0] = unix.AF_UNIX
+	binary.NativeEndian.PutUint32(b[4:], 0xffffffff) // any state
+	binary.NativeEndian.PutUint32(b[8:], uint32(inode))
+	binary.NativeEndian.PutUint32(b[12:], showPeer)
+	for i := 16; i < unixRequest; i++ {
+		b[i] = 0xff // UNIX_DIAG_NOCOOKIE
+	}
+	var buf [512]byte
+	reply, err := d.ask(buf[:], b[:])
+	if err != nil {
+		return 0, err
+	}
+	return readUnix(inode, reply)
+}
+
+func readUnix(inode uint64, b []byte) (peer uint64, err error) {
+	if len(b) < unixReply || uint64(binary.NativeEndian.Uint32(b[atUnixInode:])) != inode {
+		return 0, errors.New("sock_diag answered for another socket")
+	}
+	for b = b[unixReply:]; len(b) >= 4; {
+		size, kind := int(binary.NativeEndian.Uint16(b)), binary.NativeEndian.Uint16(b[2:])
+		if size < 4 || size > len(b) {
+			break
+		}
+		if kind == attrPeer && size >= 8 {
+			if peer = uint64(binary.NativeEndian.Uint32(b[4:])); peer != 0 {
+				return peer, nil
+			}
+		}
+		b = b[min((size+3)&^3, len(b)):]
+	}
+	return 0, errors.New("no process holds the caller's socket")
+}

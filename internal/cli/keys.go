@@ -1,0 +1,128 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/go-json-experiment/json"
+	"github.com/spf13/cobra"
+
+	"github.com/sallyport-dev/sallyport/internal/app"
+	"github.com/sallyport-dev/sallyport/internal/door/admin"
+)
+
+func keysCommand(e *env) *cobra.Command {
+	return group("keys", "list, rotate and revoke the signing keys of a running server", keysList(e), keysRotate(e), keysRevoke(e))
+}
+
+func keysList(e *env) *cobra.Command {
+	var p place
+	c := &cobra.Command{
+		Use: "list", Short: "print every signing key and the state it is in", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return e.operate(cmd.Context(), &p, http.MethodGet, admin.KeysPath, nil)
+		},
+	}
+	p.flags(c)
+	return c
+}
+
+func keysRotate(e *env) *cobra.Command {
+	var p place
+	c := &cobra.Command{
+		Use: "rotate [PURPOSE...]", Short: "publish new keys now, and sign with them as soon as nobody can lack them",
+		Long: "Publish a new key for each PURPOSE (default: all that rotate) now. It begins to sign when nobody can hold\n" +
+			"a key document without it any more, 1 h 5 min later, so that no verifier refuses a good token. A key that\n" +
+			"is published already is brought forward. Prints the keys as they are then.",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return e.operate(cmd.Context(), &p, http.MethodPost, admin.RotatePath, admin.Rotate{Purposes: args})
+		},
+	}
+	p.flags(c)
+	return c
+}
+
+func keysRevoke(e *env) *cobra.Command {
+	var p place
+	c := &cobra.Command{
+		Use: "revoke KID", Short: "withdraw a key at once, and refuse what it signed",
+		Long: "Withdraw a key at once: it is not published any more, and tokens it signed are refused here. If it is the\n" +
+			"one that signs, the next one, or a new one, signs at once: verifiers elsewhere may refuse its tokens until\n" +
+			"they have fetched the key document again, an hour at most. Prints the keys as they are then.",
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return e.operate(cmd.Context(), &p, http.MethodPost, admin.RevokePath, admin.Revoke{KeyID: args[0]})
+		},
+	}
+	p.flags(c)
+	return c
+}
+
+// operate asks the server's admin door, which answers with the keys.
+func (e *env) operate(ctx context.Context, p *place, method, path string, body any) error {
+	dir, err := p.dir()
+	if err != nil {
+		return err
+	}
+	var text []byte
+	if body != nil {
+		if text, err = json.Marshal(body); err != nil {
+			return failed(err)
+		}
+	}
+	d := newDial(app.AdminSocket(dir))
+	resp, answer, err := d.ask(ctx, method, path, string(text), http.Header{"Content-Type": {"application/json"}})
+	if err != nil {
+		return err
+	}
+	if resp.StatusCode != http.StatusOK {
+		return refusedBy(resp.StatusCode, answer)
+	}
+	var keys []admin.Key
+	if err := json.Unmarshal([]byte(answer), &keys); err != nil {
+		return failed(fmt.Errorf("the server's answer cannot be read: %w", err))
+	}
+	return e.keyTable(keys)
+}
+
+// refusedBy turns an answer of the admin door into an error: a no, or a failure.
+func refusedBy(status int, answer string) error {
+	var p admin.Problem
+	if err := json.Unmarshal([]byte(answer), &p); err != nil || p.Error == "" {
+		return failed(fmt.Errorf("the server answered %d", status))
+	}
+	text := p.Error
+	if p.Decision != "" {
+		text += " (decision " + p.Decision + ")"
+	}
+	if status >= http.StatusInternalServerError {
+		return failed(errors.New(text))
+	}
+	return no(errors.New(text))
+}
+
+func (e *env) keyTable(keys []admin.Key) error {
+	if e.output == "json" {
+		for _, k := range keys {
+			if err := e.json(k); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	w := tabwriter.NewWriter(e.out, 0, 0, 2, ' ', 0)
+	_, _ = fmt.Fprintln(w, "PURPOSE\tALGORITHM\tSTATE\tSIGNS FROM\tUNTIL\tKID")
+	for _, k := range keys {
+		until := "-"
+		if !k.Until.IsZero() {
+			until = k.Until.Format(time.RFC3339)
+		}
+		_, _ = fmt.Fprintln(w, strings.Join([]string{k.Purpose, string(k.Algorithm), k.State, k.Activates.Format(time.RFC3339), until, k.ID}, "\t"))
+	}
+	return w.Flush()
+}

@@ -1,0 +1,180 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"github.com/go-json-experiment/json"
+	"github.com/spf13/cobra"
+
+	"github.com/sallyport-dev/sallyport/internal/attest"
+	"github.com/sallyport-dev/sallyport/internal/door/actions"
+)
+
+// Exit statuses of a program that could not be started, as shells have them.
+const (
+	exitNotExecutable = 126
+	exitNotFound      = 127
+)
+
+// runner is one `sallyport run`.
+type runner struct {
+	endpoint
+	as string
+}
+
+func runCommand(e *env) *cobra.Command {
+	var r runner
+	c := &cobra.Command{
+		Use:   "run --as ACCOUNT -- CMD [ARG...]",
+		Short: "run a program as a service account, if policy allows it",
+		Long: "Run CMD with a metadata door of its own that gives the tokens of ACCOUNT to CMD and its descendants, and to\n" +
+			"nobody else. Policy must allow the user workload.run on serviceAccount:ACCOUNT; each token is decided anew.\n\n" +
+			"CMD takes the place of this command: it has its process, its terminal and its signals, and its exit status is\n" +
+			"CMD's. What Google's libraries, gcloud and tools for GitHub Actions look for is in its environment. The door\n" +
+			"is a process beside it, which ends with it. A descendant whose own parent has ended is none any more.",
+		Args: cobra.MinimumNArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error { return e.run(&r, args) },
+	}
+	r.flags(c)
+	c.Flags().StringVar(&r.as, "as", "", "the service account (required)")
+	c.Flags().SetInterspersed(false) // what follows CMD is CMD's
+	_ = c.MarkFlagRequired("as")     // fails only for a flag that is not there
+	return c
+}
+
+func (e *env) run(r *runner, args []string) error {
+	if runtime.GOOS != "linux" {
+		return failed(attest.ErrUnsupported)
+	}
+	socket, err := r.path()
+	if err != nil {
+		return err
+	}
+	path, err := exec.LookPath(args[0])
+	switch {
+	case errors.Is(err, fs.ErrPermission):
+		return exit{exitNotExecutable, err}
+	case err != nil && !errors.Is(err, exec.ErrDot):
+		return exit{exitNotFound, err}
+	}
+	address, err := startDoor(socket, r.as)
+	if err != nil {
+		return err
+	}
+	environment, hints := runEnvironment(os.Environ(), address, os.Getenv("HOME"))
+	for _, h := range hints {
+		_, _ = fmt.Fprintln(e.err, "sallyport: "+h)
+	}
+	err = syscall.Exec(path, args, environment)
+	return exit{exitNotExecutable, fmt.Errorf("run %s: %w", path, err)}
+}
+
+// opened is what the door's process says through its pipe.
+type opened struct {
+	Address string `json:"address,omitzero"`
+	Error   string `json:"error,omitzero"`
+	Status  int    `json:"status,omitzero"` // exit status that goes with Error
+}
+
+// startDoor starts a door for the program that this process is about to become, and
+// returns its address. The door is nobody's child: a program that waits for its
+// children finds only its own.
+func startDoor(socket, account string) (string, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return "", failed(err)
+	}
+	in, out, err := os.Pipe()
+	if err != nil {
+		return "", failed(err)
+	}
+	defer in.Close()
+	cmd := exec.Command(self, doorArguments(socket, account, os.Getpid())...)
+	cmd.ExtraFiles = []*os.File{out}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // the terminal's signals are the program's
+	err = cmd.Run()
+	_ = out.Close()
+	if err != nil {
+		return "", failed(fmt.Errorf("start the door: %w", err))
+	}
+	text, err := io.ReadAll(io.LimitReader(in, maxAnswer))
+	var o opened
+	if err == nil {
+		err = json.Unmarshal(text, &o)
+	}
+	switch {
+	case err != nil:
+		return "", failed(errors.New("the door did not open"))
+	case o.Error != "":
+		return "", exit{o.Status, errors.New(o.Error)}
+	}
+	return o.Address, nil
+}
+
+// runEnvironment returns the environment of a program that finds its door at address
+// (contract google-clients, 1.1), and what its user should know.
+func runEnvironment(environ []string, address, home string) (out, hints []string) {
+	set := map[string]string{
+		"GCE_METADATA_HOST": address, "GCE_METADATA_IP": address, "GCE_METADATA_ROOT": address, // Go, Java, Node; Python's ping; gcloud
+		"METADATA_SERVER_DETECTION":        "assume-present", // Node asks no BIOS
+		"ACTIONS_ID_TOKEN_REQUEST_URL":     "http://" + address + actions.Path + "?" + actions.Query,
+		"ACTIONS_ID_TOKEN_REQUEST_TOKEN":   "attested", // any text: the kernel says who asks
+		"CLOUDSDK_CORE_CHECK_GCE_METADATA": "true",
+	}
+	drop := map[string]string{
+		"NO_GCE_CHECK":                   "", // would hide the door from Python and Java
+		"GOOGLE_APPLICATION_CREDENTIALS": "GOOGLE_APPLICATION_CREDENTIALS is not handed on: with it the program would not be the account",
+	}
+	for _, kv := range environ {
+		name, value, _ := strings.Cut(kv, "=")
+		if hint, there := drop[name]; there {
+			if hint != "" && value != "" {
+				hints = append(hints, hint)
+			}
+			continue
+		}
+		if _, there := set[name]; there {
+			continue
+		}
+		if (name == "NO_PROXY" || name == "no_proxy") && value != "" { // Node sends even loopback requests to a proxy
+			kv = name + "=" + value + ",127.0.0.1"
+		}
+		out = append(out, kv)
+	}
+	for _, name := range []string{"NO_PROXY", "no_proxy"} {
+		if !has(out, name) {
+			set[name] = "127.0.0.1,localhost"
+		}
+	}
+	for _, name := range sortedKeys(set) {
+		out = append(out, name+"="+set[name])
+	}
+	file := filepath.Join(home, ".config", "gcloud", "application_default_credentials.json")
+	if _, err := os.Stat(file); err == nil && home != "" {
+		hints = append(hints, file+" is there, and Google's libraries take it before the door: remove it, or give the program another HOME")
+	}
+	return out, hints
+}
+
+func has(environ []string, name string) bool {
+	for _, kv := range environ {
+		if strings.HasPrefix(kv, name+"=") {
+			return true
+		}
+	}
+	return false
+}
+
+func doorArguments(socket, account string, pid int) []string {
+	return []string{doorUse, "--socket", socket, "--as", account, "--for", strconv.Itoa(pid)}
+}

@@ -1,0 +1,135 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"github.com/go-json-experiment/json"
+	"github.com/spf13/cobra"
+
+	"github.com/sallyport-dev/sallyport/internal/attest"
+	"github.com/sallyport-dev/sallyport/internal/door"
+	"github.com/sallyport-dev/sallyport/internal/door/metadata"
+	"github.com/sallyport-dev/sallyport/internal/door/private"
+	"github.com/sallyport-dev/sallyport/internal/gateway/httpproxy"
+)
+
+// doorUse is the hidden command that is the door of `run`: first as a parent that
+// ends at once, then as its orphan.
+const doorUse = "run-door"
+
+// doorPipe is the descriptor through which the door says that it is open.
+const doorPipe = 3
+
+// doorConnections is how many connections one program may have at its door.
+const doorConnections = 1024
+
+func runDoorCommand(e *env) *cobra.Command {
+	var socket, account string
+	var pid int
+	var orphan bool
+	c := &cobra.Command{
+		Use: doorUse, Short: "the door of `sallyport run`", Hidden: true, Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if !orphan {
+				return leaveOrphan(socket, account, pid)
+			}
+			return openDoor(cmd.Context(), socket, account, pid)
+		},
+	}
+	c.Flags().StringVar(&socket, "socket", "", "the server's workload.sock")
+	c.Flags().StringVar(&account, "as", "", "the service account")
+	c.Flags().IntVar(&pid, "for", 0, "the program")
+	c.Flags().BoolVar(&orphan, "orphan", false, "be the door")
+	return c
+}
+
+// leaveOrphan starts the door and ends, so that the door is no child of the program.
+func leaveOrphan(socket, account string, pid int) error {
+	self, err := os.Executable()
+	if err != nil {
+		return failed(err)
+	}
+	cmd := exec.Command(self, append(doorArguments(socket, account, pid), "--orphan")...)
+	cmd.ExtraFiles = []*os.File{os.NewFile(doorPipe, "pipe")}
+	cmd.Dir = "/" // keeps no folder busy
+	if err := cmd.Start(); err != nil {
+		return failed(err)
+	}
+	return cmd.Process.Release()
+}
+
+// openDoor serves the program pid and its descendants until it ends.
+func openDoor(ctx context.Context, socket, account string, pid int) error {
+	pipe := os.NewFile(doorPipe, "pipe")
+	syscall.CloseOnExec(doorPipe)
+	server, l, kin, err := makeDoor(ctx, socket, account, pid)
+	o := opened{}
+	if err != nil {
+		o.Error, o.Status = err.Error(), exitFailed
+		if x, ok := errors.AsType[exit](err); ok {
+			o.Status = x.status
+		}
+	} else {
+		o.Address = l.Addr().String()
+	}
+	text, merr := json.Marshal(o)
+	if merr == nil {
+		_, merr = pipe.Write(text)
+	}
+	if err := errors.Join(err, merr, pipe.Close()); err != nil {
+		return err
+	}
+	go func() {
+		_ = kin.Wait() // whatever ends it, there is nobody left to serve
+		_ = server.Close()
+	}()
+	if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		return failed(err)
+	}
+	return nil
+}
+
+func makeDoor(ctx context.Context, socket, account string, pid int) (*http.Server, net.Listener, *attest.Kin, error) {
+	kin, err := attest.NewKin(pid)
+	if err != nil {
+		return nil, nil, nil, failed(err)
+	}
+	if err := mayRun(ctx, socket, account); err != nil {
+		return nil, nil, nil, err
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, nil, nil, failed(fmt.Errorf("open the door: %w", err))
+	}
+	return &http.Server{
+		Handler:     private.New(l.Addr().String(), socket, account, kin),
+		ConnContext: door.ConnContext, ReadHeaderTimeout: httpproxy.ReadHeaderTimeout, IdleTimeout: httpproxy.IdleTimeout,
+		MaxHeaderBytes: httpproxy.MaxHeaderBytes, DisableGeneralOptionsHandler: true,
+	}, door.Listen(l, nil, door.NewPlaces(doorConnections, 0)), kin, nil
+}
+
+// mayRun asks the server once, so that a refusal is told before the program starts.
+func mayRun(ctx context.Context, socket, account string) error {
+	d := newDial(socket)
+	resp, text, err := d.ask(ctx, http.MethodGet, private.Prefix+url.PathEscape(account)+metadata.Base+"instance/service-accounts/default/email", "",
+		http.Header{"Metadata-Flavor": {"Google"}})
+	switch {
+	case err != nil:
+		return err
+	case resp.StatusCode == http.StatusOK:
+		return nil
+	case resp.StatusCode >= http.StatusInternalServerError:
+		return failed(errors.New("the server cannot decide now: " + printable(strings.TrimSpace(text))))
+	}
+	return no(fmt.Errorf("user %s may not run as %s: %s", strconv.Itoa(os.Getuid()), account, printable(strings.TrimSpace(text))+owners(text)))
+}

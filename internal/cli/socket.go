@@ -1,0 +1,106 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sallyport-dev/sallyport/internal/app"
+)
+
+// spiffeSocket is the variable that says where a host's Workload API is (SPIFFE
+// Workload Endpoint section 4).
+const spiffeSocket = "SPIFFE_ENDPOINT_SOCKET"
+
+// defaultDataDir is where the systemd unit keeps things.
+const defaultDataDir = "/var/lib/sallyport"
+
+// endpoint is where a running server is, for commands that ask it.
+type endpoint struct {
+	place
+	socket string
+}
+
+func (p *endpoint) flags(c *cobra.Command) {
+	p.place.flags(c)
+	c.Flags().StringVar(&p.socket, "socket", "", "the server's workload.sock (default $"+spiffeSocket+", else "+app.WorkloadSocket(defaultDataDir)+")")
+}
+
+// path returns the socket of the server that was named, or of the one of this host.
+func (p *endpoint) path() (string, error) {
+	switch env := os.Getenv(spiffeSocket); {
+	case p.socket != "" && (p.config != "" || p.dataDir != ""):
+		return "", misuse(errors.New("--socket says where the server is: leave --data-dir and --config away"))
+	case p.socket != "":
+		return strings.TrimPrefix(p.socket, "unix://"), nil
+	case p.config != "" || p.dataDir != "":
+		dir, err := p.dir()
+		return app.WorkloadSocket(dir), err
+	case strings.HasPrefix(env, "unix://"):
+		return strings.TrimPrefix(env, "unix://"), nil
+	case env != "":
+		return "", misuse(fmt.Errorf("%s is %q: want unix:///PATH", spiffeSocket, env))
+	}
+	return app.WorkloadSocket(defaultDataDir), nil
+}
+
+// dial is a client of the server behind a Unix socket.
+type dial struct {
+	socket string
+	http   *http.Client
+}
+
+// askTimeout bounds one question to a server on this host.
+const askTimeout = 30 * time.Second
+
+func newDial(socket string) *dial {
+	return &dial{socket, &http.Client{Timeout: askTimeout, Transport: &http.Transport{
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, "unix", socket)
+		},
+	}}}
+}
+
+// maxAnswer bounds what is read of an answer, in bytes.
+const maxAnswer = 1 << 20
+
+// ask sends one request and returns the answer. A server that cannot be asked is a
+// failure, and told with what may be the matter.
+func (d *dial) ask(ctx context.Context, method, path, body string, header http.Header) (*http.Response, string, error) {
+	req, err := http.NewRequestWithContext(ctx, method, "http://sallyport"+path, strings.NewReader(body))
+	if err != nil {
+		return nil, "", misuse(err)
+	}
+	if body == "" {
+		req.Body = http.NoBody
+	}
+	req.Header = header
+	resp, err := d.http.Do(req)
+	if err != nil {
+		return nil, "", failed(d.unreachable(err))
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
+	if err != nil {
+		return nil, "", failed(d.unreachable(err))
+	}
+	return resp, string(text), nil
+}
+
+func (d *dial) unreachable(err error) error {
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return fmt.Errorf("no server is at %s: is it running, and is that its data_dir?", d.socket)
+	case errors.Is(err, os.ErrPermission):
+		return fmt.Errorf("%s cannot be reached by this user: the folder it is in must let others pass (chmod o+x)", d.socket)
+	}
+	return fmt.Errorf("the server at %s cannot be asked: %w", d.socket, err)
+}

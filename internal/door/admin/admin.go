@@ -1,0 +1,187 @@
+// Package admin is the door through which a local operator administers the server:
+// plain HTTP and JSON over data_dir/admin.sock. `sallyport keys` is its client.
+//
+// Who asks is attested by uid; whether they may is decided as admin.* and recorded
+// before anything happens. The people's console comes later.
+package admin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/go-json-experiment/json"
+
+	"github.com/sallyport-dev/sallyport/internal/door"
+	"github.com/sallyport-dev/sallyport/internal/fault"
+	"github.com/sallyport-dev/sallyport/internal/guard"
+	"github.com/sallyport-dev/sallyport/token"
+)
+
+// Keys are the signing keys, as an operator sees them.
+type Keys interface {
+	// List returns every key.
+	List() []Key
+	// Rotate publishes new keys for purposes, all that rotate if there is none, and
+	// lets them sign as soon as nobody can hold a document without them. ErrPurpose
+	// if one is none.
+	Rotate(ctx context.Context, purposes []string) error
+	// Revoke withdraws a key at once; token.ErrUnknownKey if there is none.
+	Revoke(ctx context.Context, kid string) error
+}
+
+// ErrPurpose means that something is no purpose of a key, or of one that does not
+// rotate; its text may be shown.
+var ErrPurpose = errors.New("no purpose whose keys change")
+
+// A Key is what an operator is told of one.
+type Key struct {
+	ID        string          `json:"kid"`
+	Purpose   string          `json:"purpose"`
+	Algorithm token.Algorithm `json:"algorithm"`
+	State     string          `json:"state"` // next, current, retired or revoked
+	Created   time.Time       `json:"created"`
+	Activates time.Time       `json:"activates"`      // when it begins to sign, or began to
+	Until     time.Time       `json:"until,omitzero"` // when the state ends, if that is planned
+}
+
+// Paths of the door. What changes something is POST, with a JSON object for a body.
+const (
+	KeysPath   = "/v1/keys"
+	RotatePath = "/v1/keys/rotate" // Rotate
+	RevokePath = "/v1/keys/revoke" // Revoke
+)
+
+// Rotate is the body of RotatePath.
+type Rotate struct {
+	Purposes []string `json:"purposes"`
+}
+
+// Revoke is the body of RevokePath.
+type Revoke struct {
+	KeyID string `json:"kid"`
+}
+
+// Problem is the body of every error.
+type Problem struct {
+	Error    string `json:"error"`
+	Decision string `json:"decision,omitzero"`
+}
+
+// A Door serves operators.
+type Door struct {
+	guard door.Guard
+	keys  Keys
+	mux   *http.ServeMux
+}
+
+// New returns a Door.
+func New(g door.Guard, k Keys) *Door {
+	d := &Door{guard: g, keys: k, mux: http.NewServeMux()}
+	d.serve("GET "+KeysPath, "admin.keys.list", func(*http.Request) (func(context.Context) error, error) { return nil, nil })
+	d.serve("POST "+RotatePath, "admin.keys.rotate", func(r *http.Request) (func(context.Context) error, error) {
+		var in Rotate
+		err := read(r, &in)
+		return func(ctx context.Context) error { return d.keys.Rotate(ctx, in.Purposes) }, err
+	})
+	d.serve("POST "+RevokePath, "admin.keys.revoke", func(r *http.Request) (func(context.Context) error, error) {
+		var in Revoke
+		err := read(r, &in)
+		return func(ctx context.Context) error { return d.keys.Revoke(ctx, in.KeyID) }, err
+	})
+	return d
+}
+
+// ServeHTTP implements http.Handler.
+func (d *Door) ServeHTTP(w http.ResponseWriter, r *http.Request) { d.mux.ServeHTTP(w, r) }
+
+// serve answers a path with the keys as they are after what prepare returns was
+// done: prepare reads the request, and is all that happens before it is admitted.
+func (d *Door) serve(pattern, action string, prepare func(*http.Request) (func(context.Context) error, error)) {
+	d.mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
+		do, err := prepare(r)
+		if err != nil {
+			f := d.guard.Refuse(r.Context(), guard.Attempt{Action: action}, guard.ParameterRefused, err.Error())
+			if f.Code != fault.Busy {
+				f.Public = err.Error()
+			}
+			fail(w, f)
+			return
+		}
+		if err = d.admit(r.Context(), action); err == nil && do != nil {
+			err = do(r.Context())
+		}
+		if err != nil {
+			fail(w, err)
+			return
+		}
+		answer(w, http.StatusOK, d.keys.List())
+	})
+}
+
+func (d *Door) admit(ctx context.Context, action string) error {
+	c, ok := door.Caller(ctx)
+	if !ok {
+		return errors.New("the connection was not accepted by a listener that attests")
+	}
+	pass, err := d.guard.Admit(ctx, guard.Attempt{Action: action, Credentials: []guard.Credential{guard.LocalUser(c)}})
+	if err != nil {
+		return err
+	}
+	return pass.Still(ctx)
+}
+
+// maxBody bounds a request, in bytes.
+const maxBody = 64 << 10
+
+func read(r *http.Request, v any) error {
+	body, err := io.ReadAll(io.LimitReader(r.Body, maxBody+1))
+	if err != nil || len(body) > maxBody {
+		return fmt.Errorf("the body cannot be read, or is longer than %d bytes", maxBody)
+	}
+	if err := json.Unmarshal(body, v, json.RejectUnknownMembers(true)); err != nil {
+		return errors.New("the body is not the JSON object that this path takes")
+	}
+	return nil
+}
+
+// fail is the only place this door writes an error.
+func fail(w http.ResponseWriter, err error) {
+	f := fault.Of(err)
+	switch {
+	case errors.Is(err, token.ErrUnknownKey):
+		f = fault.New(fault.Absent, err, "there is no such key, or it was revoked before")
+	case errors.Is(err, ErrPurpose):
+		f = fault.New(fault.Invalid, err, err.Error())
+	}
+	status := http.StatusInternalServerError
+	switch f.Code {
+	case fault.Invalid:
+		status = http.StatusBadRequest
+	case fault.Denied, fault.Unproven, fault.Missing:
+		status = http.StatusForbidden
+	case fault.Absent:
+		status = http.StatusNotFound
+	case fault.Unsupported:
+		status = http.StatusMethodNotAllowed
+	case fault.Busy, fault.TooMany:
+		status = http.StatusServiceUnavailable
+		w.Header().Set("Retry-After", strconv.Itoa(int(f.RetryAfter.Seconds())))
+	}
+	answer(w, status, Problem{f.Public, f.Decision})
+}
+
+func answer(w http.ResponseWriter, status int, v any) {
+	body, err := json.Marshal(v)
+	if err != nil { // never: texts and times
+		status, body = http.StatusInternalServerError, nil
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(status)
+	_, _ = w.Write(body) // the client has gone; nothing to add
+}

@@ -1,0 +1,185 @@
+package door
+
+import (
+	"context"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/sallyport-dev/sallyport/internal/attest"
+	"github.com/sallyport-dev/sallyport/internal/fault"
+)
+
+// connKey is the context key of a request's connection: net/http hands it to a
+// handler in no other way.
+type connKey struct{}
+
+// ConnContext is for http.Server.ConnContext: it lets Caller find who is connected,
+// if an attest.Listener accepted the connection.
+func ConnContext(ctx context.Context, c net.Conn) context.Context {
+	if l, ok := c.(*counted); ok {
+		c = l.Conn
+	}
+	if conn, ok := attest.Of(c); ok {
+		return WithCaller(ctx, conn)
+	}
+	return ctx
+}
+
+// WithCaller returns a context in which Caller finds c.
+func WithCaller(ctx context.Context, c attest.Conn) context.Context {
+	return context.WithValue(ctx, connKey{}, c)
+}
+
+// Caller returns the connection that a request came over.
+func Caller(ctx context.Context) (attest.Conn, bool) {
+	c, ok := ctx.Value(connKey{}).(attest.Conn)
+	return c, ok
+}
+
+// Limits of what one caller may hold, so that a client that is wrong, or hostile,
+// is an outage of itself alone. They bound what is held at a time and not how often
+// one may ask: whoever is alone has the whole server.
+const (
+	// maxTurns is how many tokens are made for one caller at a time. A signature of
+	// RS256 takes about a millisecond: nobody waits longer for others than for these.
+	maxTurns = 32
+
+	// patience is how long a request waits for its turn before it is told to come
+	// back later.
+	patience = 5 * time.Second
+)
+
+// Places are what callers may hold of something at a time: so many of one uid, so
+// many of all. It is safe for concurrent use.
+type Places struct {
+	each, all int
+
+	mu   sync.Mutex
+	held map[uint32]int
+	sum  int
+}
+
+// NewPlaces returns Places of which nobody holds one; all is 0 for no bound.
+func NewPlaces(each, all int) *Places { return &Places{each: each, all: all, held: map[uint32]int{}} }
+
+// Enter takes a place for uid, if there is one for it; leave gives it back, once.
+func (p *Places) Enter(uid uint32) (leave func(), ok bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.held[uid] >= p.each || p.all > 0 && p.sum >= p.all {
+		return nil, false
+	}
+	p.held[uid]++
+	p.sum++
+	return sync.OnceFunc(func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.sum--
+		if p.held[uid]--; p.held[uid] == 0 {
+			delete(p.held, uid)
+		}
+	}), true
+}
+
+// A Listener accepts attestable connections, and no more of one caller than there
+// are places for it.
+type Listener struct {
+	*attest.Listener
+	places *Places
+}
+
+// Listen returns a Listener over l, which listens in the network namespace n; nil is
+// our own.
+func Listen(l net.Listener, n *attest.Network, places *Places) *Listener {
+	return &Listener{attest.Listen(l, n), places}
+}
+
+// Accept returns the next connection of a caller that has not too many. Others are
+// closed: there is nobody yet to say anything to.
+func (l *Listener) Accept() (net.Conn, error) {
+	for {
+		c, err := l.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		conn, _ := attest.Of(c)
+		leave, ok := l.places.Enter(conn.UID())
+		if ok {
+			return &counted{c, leave}, nil
+		}
+		_ = c.Close()
+	}
+}
+
+type counted struct {
+	net.Conn
+	leave func()
+}
+
+// Close gives the caller's place back.
+func (c *counted) Close() error {
+	defer c.leave()
+	return c.Conn.Close()
+}
+
+// Turns gives each caller a bounded number of tokens in the making. It is safe for
+// concurrent use; doors of one server share it.
+type Turns struct {
+	mu   sync.Mutex
+	held map[uint32]*queue
+}
+
+type queue struct {
+	slots chan struct{}
+	users int // requests that hold or wait for a slot
+}
+
+// NewTurns returns a Turns in which nobody is waiting.
+func NewTurns() *Turns { return &Turns{held: map[uint32]*queue{}} }
+
+// turn waits until the request's caller may have another token made. The function it
+// returns ends the turn.
+func (l *Local) turn(r *http.Request) (func(), error) {
+	conn, ok := Caller(r.Context())
+	if !ok {
+		return func() {}, nil // refused when it is admitted
+	}
+	return l.Turns.Wait(r.Context(), conn.UID())
+}
+
+// Wait waits for uid's turn; end ends it. It fails with a *fault.Error when others of
+// the same uid take too long.
+func (t *Turns) Wait(ctx context.Context, uid uint32) (end func(), err error) {
+	t.mu.Lock()
+	q := t.held[uid]
+	if q == nil {
+		q = &queue{slots: make(chan struct{}, maxTurns)}
+		t.held[uid] = q
+	}
+	q.users++
+	t.mu.Unlock()
+	leave := func() {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		if q.users--; q.users == 0 {
+			delete(t.held, uid)
+		}
+	}
+	select {
+	case q.slots <- struct{}{}:
+		return func() { <-q.slots; leave() }, nil
+	default:
+	}
+	late := time.NewTimer(patience)
+	defer late.Stop()
+	select {
+	case q.slots <- struct{}{}:
+		return func() { <-q.slots; leave() }, nil
+	case <-late.C:
+	case <-ctx.Done():
+	}
+	leave()
+	return nil, &fault.Error{Code: fault.TooMany, Public: "too many requests of this user at once", RetryAfter: time.Second}
+}

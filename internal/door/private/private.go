@@ -1,0 +1,86 @@
+// Package private is the door that `sallyport run` opens for one program: a metadata
+// door on a loopback address of its own, for that program and its descendants.
+//
+// It runs as the program's user, beside the program, and ends with it. It hands what
+// it is asked to the server, over the server's Unix socket, and decides one thing: that
+// the caller is the program or descends from it. That its user may act as the account
+// is decided by the server, each time anew.
+package private
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httputil"
+	"time"
+
+	"github.com/sallyport-dev/sallyport/internal/attest"
+	"github.com/sallyport-dev/sallyport/internal/door"
+)
+
+// Prefix begins the paths at which the server acts as an account: Prefix + ACCOUNT +
+// the path that the program asked for.
+const Prefix = "/run/"
+
+// Kin knows who may come in.
+type Kin interface {
+	// Check fails unless the caller is the program or descends from it.
+	Check(ctx context.Context, c attest.Conn) error
+}
+
+// A Door forwards requests.
+type Door struct {
+	kin   Kin
+	local door.Local // for its Check alone
+	proxy *httputil.ReverseProxy
+}
+
+// New returns a Door that listens on address and speaks for account to the server
+// behind socket.
+func New(address, socket, account string, kin Kin) *Door {
+	d := &Door{kin: kin, local: door.Local{Hosts: door.Hosts(address)}}
+	d.proxy = &httputil.ReverseProxy{
+		Rewrite: func(r *httputil.ProxyRequest) {
+			r.Out.URL.Scheme, r.Out.URL.Host, r.Out.Host = "http", "sallyport", "sallyport"
+			r.Out.URL.Path = Prefix + account + r.In.URL.Path
+			r.Out.URL.RawPath = Prefix + account + r.In.URL.EscapedPath()
+			r.Out.URL.RawQuery = r.In.URL.RawQuery // as it came: the server judges it
+		},
+		Transport: &http.Transport{
+			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+				return (&net.Dialer{}).DialContext(ctx, "unix", socket)
+			},
+			MaxIdleConnsPerHost: 16,
+			IdleConnTimeout:     time.Minute,
+		},
+		ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelError), // there is nobody to read it
+		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, _ error) {
+			refuse(w, http.StatusServiceUnavailable, "the Sallyport server cannot be reached")
+		},
+	}
+	return d
+}
+
+// ServeHTTP implements http.Handler.
+func (d *Door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if _, why := d.local.Check(r); why != "" {
+		refuse(w, http.StatusForbidden, why)
+		return
+	}
+	err := errors.New("the connection was not accepted by a listener that attests")
+	if c, ok := door.Caller(r.Context()); ok {
+		err = d.kin.Check(r.Context(), c)
+	}
+	if err != nil {
+		refuse(w, http.StatusForbidden, "no identity for this caller")
+		return
+	}
+	d.proxy.ServeHTTP(w, r)
+}
+
+func refuse(w http.ResponseWriter, status int, why string) {
+	w.Header().Set("Metadata-Flavor", "Google") // or clients take it that nobody is here
+	http.Error(w, why, status)
+}

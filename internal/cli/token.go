@@ -17,7 +17,7 @@ import (
 )
 
 func tokenCommand(e *env) *cobra.Command {
-	return group("token", "get tokens, and look at them", tokenMint(e), tokenShow(e), tokenVerify(e))
+	return group("token", "get tokens, and look at them", tokenMint(e), tokenShow(e), tokenVerify(e), tokenCorpus(e))
 }
 
 // readToken reads one token from standard input: an argument would show in the

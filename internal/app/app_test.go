@@ -26,6 +26,7 @@ type program struct {
 	dir       string
 	stop      context.CancelFunc
 	done      chan error
+	wait      func() error
 	log       *lockedBuffer
 }
 
@@ -46,7 +47,7 @@ func (l *lockedBuffer) String() string {
 	return l.b.String()
 }
 
-func start(t *testing.T, dir string, upstream http.Handler) *program {
+func start(t *testing.T, dir string, upstream http.Handler, change ...func(*config.Config, *app.Options)) *program {
 	t.Helper()
 	p := &program{dir: dir, done: make(chan error, 1), log: &lockedBuffer{}}
 	listeners := map[string]net.Listener{}
@@ -60,16 +61,20 @@ func start(t *testing.T, dir string, upstream http.Handler) *program {
 	}
 	c := config.Dev(p.addresses, dir, uint32(os.Getuid()))
 	c.Store.URL = "sqlite:"
-	if err := c.Complete("/"); err != nil {
-		t.Fatal(err)
-	}
-	a, err := app.New(t.Context(), c, app.Options{Version: "test", Logger: slog.New(slog.NewJSONHandler(p.log, nil)),
+	o := app.Options{Version: "test", Logger: slog.New(slog.NewJSONHandler(p.log, nil)),
 		Listen: func(addr string) (net.Listener, error) {
 			if l := listeners[addr]; l != nil {
 				return l, nil
 			}
 			return nil, fmt.Errorf("no listener for %s", addr)
-		}})
+		}}
+	for _, f := range change {
+		f(c, &o)
+	}
+	if err := c.Complete("/"); err != nil {
+		t.Fatal(err)
+	}
+	a, err := app.New(t.Context(), c, o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -84,14 +89,15 @@ func start(t *testing.T, dir string, upstream http.Handler) *program {
 	ctx, stop := context.WithCancel(context.Background())
 	p.stop = stop
 	go func() { p.done <- a.Run(ctx) }()
-	t.Cleanup(stop)
+	p.wait = sync.OnceValue(func() error { return <-p.done })
+	t.Cleanup(func() { stop(); _ = p.wait() }) // before its folder goes
 	return p
 }
 
 func (p *program) end(t *testing.T) {
 	t.Helper()
 	p.stop()
-	if err := <-p.done; err != nil {
+	if err := p.wait(); err != nil {
 		t.Fatalf("the end was not clean: %v\n%s", err, p.log)
 	}
 }
@@ -192,7 +198,7 @@ func TestShutdownLosesNoRequest(t *testing.T) {
 	if got := <-answer; got != "200 finished" {
 		t.Errorf("got %q", got)
 	}
-	if err := <-p.done; err != nil {
+	if err := p.wait(); err != nil {
 		t.Fatal(err)
 	}
 	kek, err := sealing.Read(app.KEKFile(dir))

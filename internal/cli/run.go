@@ -100,6 +100,7 @@ func startDoor(socket, account string) (string, error) {
 	}
 	defer in.Close()
 	cmd := exec.Command(self, doorArguments(socket, account, os.Getpid())...)
+	cmd.Args[0] = os.Args[0] // by the name that it was called
 	cmd.ExtraFiles = []*os.File{out}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // the terminal's signals are the program's
 	err = cmd.Run()

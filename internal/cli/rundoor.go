@@ -60,6 +60,7 @@ func leaveOrphan(socket, account string, pid int) error {
 		return failed(err)
 	}
 	cmd := exec.Command(self, append(doorArguments(socket, account, pid), "--orphan")...)
+	cmd.Args[0] = os.Args[0]
 	cmd.ExtraFiles = []*os.File{os.NewFile(doorPipe, "pipe")}
 	cmd.Dir = "/" // keeps no folder busy
 	if err := cmd.Start(); err != nil {

@@ -99,5 +99,8 @@ const ActionMint = "token.mint"
 // ActionMetadata is asked by a workload that reads its own identity's metadata.
 const ActionMetadata = "metadata.get"
 
+// adminActions begin with this.
+const adminActions = "admin."
+
 // ActionRun is asked of a local user for each credential RunAs.
 const ActionRun = "workload.run"

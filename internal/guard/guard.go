@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -277,10 +278,11 @@ func (a *Attempt) reused(proof *identity.Proof) string {
 	return a.Reuse(proof)
 }
 
-// durability of the record of an attempt: a token that was handed out must be in
-// the log after a power cut; calls wait as long as their service says.
+// durability of the record of an attempt: a token that was handed out, and a change
+// that somebody made to the server, must be in the log after a power cut; calls wait
+// as long as their service says.
 func (g *Guard) durability(a *Attempt) audit.Durability {
-	if a.mints() {
+	if a.mints() || strings.HasPrefix(a.Action, adminActions) {
 		return audit.Synced
 	}
 	if svc, ok := g.c.Services[a.Service]; ok {

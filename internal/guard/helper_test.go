@@ -38,11 +38,13 @@ type world struct {
 	clock  atomic.Int64
 	local  localFunc
 	broken atomic.Bool
-	key    ed25519.PrivateKey
-	keys   *keySource
-	dir    string
-	kek    *sealing.Key
-	log    *audit.Log
+
+	durability atomic.Value // of the last record
+	key        ed25519.PrivateKey
+	keys       *keySource
+	dir        string
+	kek        *sealing.Key
+	log        *audit.Log
 }
 
 type localFunc func(attest.Conn, []string) (*identity.Proof, error)
@@ -93,6 +95,7 @@ func (k *keySource) withdraw() {
 type gate struct{ w *world }
 
 func (g gate) Append(r *audit.Record, d audit.Durability) (uint64, error) {
+	g.w.durability.Store(d)
 	if g.w.broken.Load() {
 		return 0, errors.New("disk 7 is full")
 	}

@@ -25,7 +25,7 @@ func rank(folder string) (int, bool) {
 		"guard":  3,
 		"issuer": 4,
 		"door":   5, "gateway": 5,
-		"store": 6, "config": 7, "app": 8, "cli": 9, "cmd": 10, "bench": 10, "corpora": 10,
+		"store": 6, "config": 7, "app": 8, "cli": 9, "cmd": 10, "sallyporttest": 10, "bench": 10, "corpora": 10,
 	}[folder]
 	return r, ok
 }

@@ -74,8 +74,8 @@ func tryUnix() error {
 // tryProcesses asks for the two capabilities without which other users' descriptors
 // are closed to us.
 func tryProcesses() error {
-	if err := capable(unix.CAP_SYS_PTRACE, unix.CAP_DAC_READ_SEARCH); err != nil {
-		return fmt.Errorf("%s; this process lacks them: %w", needed, err)
+	if err := capable(capability{"CAP_SYS_PTRACE", unix.CAP_SYS_PTRACE}, capability{"CAP_DAC_READ_SEARCH", unix.CAP_DAC_READ_SEARCH}); err != nil {
+		return fmt.Errorf("%s; this process lacks %w", needed, err)
 	}
 	return nil
 }
@@ -103,7 +103,14 @@ func hidden() int {
 	return n
 }
 
-func capable(caps ...uint) error {
+// capability is one of capabilities(7).
+type capability struct {
+	name string
+	bit  uint
+}
+
+// capable fails with the names of those that are not effective.
+func capable(caps ...capability) error {
 	text, err := os.ReadFile("/proc/self/status")
 	if err != nil {
 		return err
@@ -117,10 +124,14 @@ func capable(caps ...uint) error {
 		if err != nil {
 			return err
 		}
+		var missing []string
 		for _, c := range caps {
-			if have&(1<<c) == 0 {
-				return fmt.Errorf("capability %d is not effective", c)
+			if have&(1<<c.bit) == 0 {
+				missing = append(missing, c.name)
 			}
+		}
+		if missing != nil {
+			return errors.New(strings.Join(missing, " and "))
 		}
 		return nil
 	}

@@ -53,16 +53,16 @@ var ErrUnsupported = errors.New("this system cannot attest local callers: only L
 // concurrent use.
 type Attestor struct {
 	accounts map[string]Account
-	email    func(name string) string
+	who      map[string]identity.Principal // by account
 	look     func(context.Context, Conn, depth) (Facts, error)
 }
 
 // New returns an Attestor for accounts, whose addresses email makes. Whether their
 // entries can be evaluated here is asked of Check.
 func New(accounts []Account, email func(name string) string) *Attestor {
-	a := &Attestor{accounts: map[string]Account{}, email: email, look: newKernel().look}
+	a := &Attestor{accounts: map[string]Account{}, who: map[string]identity.Principal{}, look: newKernel().look}
 	for _, acc := range accounts {
-		a.accounts[acc.Name] = acc
+		a.accounts[acc.Name], a.who[acc.Name] = acc, identity.Account(acc.Name, email(acc.Name))
 	}
 	return a
 }
@@ -91,7 +91,7 @@ func (a *Attestor) Prove(ctx context.Context, c Conn, among []string) (*identity
 	}
 	switch len(found) {
 	case 1:
-		return a.proof(c, identity.Account(found[0].name, a.email(found[0].name)), facts, found[0].rule), nil
+		return a.proof(c, a.who[found[0].name], facts, found[0].rule), nil
 	case 0:
 		return nil, &Error{"no_account", fmt.Errorf("the caller: %s; asked for one of %s; %s", facts, strings.Join(among, ", "), a.nearest(facts, among))}
 	}
@@ -117,7 +117,7 @@ func (a *Attestor) Which(ctx context.Context, c Conn, among []string) ([]string,
 // accounts it may be besides. It fails with an *Error when the caller's socket has no
 // owner.
 func (a *Attestor) ProveUser(ctx context.Context, c Conn) (*identity.Proof, error) {
-	facts, err := a.look(ctx, c, socketOnly)
+	facts, err := a.socket(ctx, c)
 	if err != nil {
 		return nil, &Error{"caller_unattested", err}
 	}
@@ -130,8 +130,8 @@ func (a *Attestor) ProveUser(ctx context.Context, c Conn) (*identity.Proof, erro
 
 // Account returns the principal of the declared account called name.
 func (a *Attestor) Account(name string) (identity.Principal, bool) {
-	_, ok := a.accounts[name]
-	return identity.Account(name, a.email(name)), ok
+	p, ok := a.who[name]
+	return p, ok
 }
 
 type match struct {
@@ -143,7 +143,7 @@ type match struct {
 // accounts it is, each with the first entry that it meets. Whoever meets no entry
 // by uid alone costs no look at the processes.
 func (a *Attestor) find(ctx context.Context, c Conn, among []string) (Facts, []match, error) {
-	facts, err := a.look(ctx, c, socketOnly)
+	facts, err := a.socket(ctx, c)
 	if err != nil {
 		return facts, nil, &Error{"caller_unattested", err}
 	}
@@ -173,6 +173,15 @@ func (a *Attestor) find(ctx context.Context, c Conn, among []string) (Facts, []m
 	return facts, found, nil
 }
 
+// socket returns who owned the caller's socket when it connected. That was looked up
+// when the connection was accepted, and is again before any answer (Proof.Still).
+func (a *Attestor) socket(ctx context.Context, c Conn) (Facts, error) {
+	if c.first != nil {
+		return c.first.facts, c.first.err
+	}
+	return a.look(ctx, c, socketOnly)
+}
+
 // nearest says which entry came nearest, and what it lacked: the one of which most
 // holds, and of two such the one that lacks less.
 func (a *Attestor) nearest(f Facts, among []string) string {
@@ -199,10 +208,16 @@ func (a *Attestor) nearest(f Facts, among []string) string {
 // proof is of a caller that meets rule; as long as it does, and stays the same
 // caller, the proof holds.
 func (a *Attestor) proof(c Conn, who identity.Principal, facts Facts, rule *Rule) *identity.Proof {
+	var attested map[string]string
+	if c.first != nil && facts.depth == socketOnly {
+		attested = c.first.attested
+	} else {
+		attested = facts.attested()
+	}
 	return &identity.Proof{
 		Principal: who,
 		Provider:  identity.Local,
-		Attested:  facts.attested(),
+		Attested:  attested,
 		Still: func(ctx context.Context) error {
 			again, err := a.look(ctx, c, rule.depth())
 			if err == nil {

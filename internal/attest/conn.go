@@ -14,7 +14,16 @@ type Conn struct {
 
 	network *Network  // whose sockets are asked; nil is our own
 	unix    *unixPeer // who connected, over a Unix socket
-	uid     uint32    // that connected, for UID alone: every proof asks again
+
+	// first is what was seen when it was accepted, or why nothing was; nil of a Conn
+	// that no Listener made.
+	first *firstLook
+}
+
+type firstLook struct {
+	facts    Facts
+	attested map[string]string // of facts; never changed
+	err      error
 }
 
 // nobody is the UID of a caller that was gone before it could be asked for.
@@ -22,7 +31,12 @@ const nobody = 1<<32 - 1
 
 // UID returns the uid that connected, for sharing out what callers may hold. It
 // proves nothing: that is Attestor's.
-func (c Conn) UID() uint32 { return c.uid }
+func (c Conn) UID() uint32 {
+	if c.first == nil || c.first.err != nil {
+		return nobody
+	}
+	return c.first.facts.UID
+}
 
 // A Listener accepts connections whose other ends can be attested.
 type Listener struct {
@@ -42,16 +56,15 @@ func (l *Listener) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	out := &accepted{Conn: c, conn: Conn{network: l.network, uid: nobody}}
+	out := &accepted{Conn: c, conn: Conn{network: l.network}}
 	if u, ok := c.(*net.UnixConn); ok {
 		out.conn.unix = unixPeerOf(u)
 	} else {
 		out.conn.Peer, _ = netip.ParseAddrPort(c.RemoteAddr().String()) // zero: no look-up will find it
 		out.conn.Here, _ = netip.ParseAddrPort(c.LocalAddr().String())
 	}
-	if f, err := l.kernel.look(context.Background(), out.conn, socketOnly); err == nil {
-		out.conn.uid = f.UID
-	}
+	f, err := l.kernel.look(context.Background(), out.conn, socketOnly)
+	out.conn.first = &firstLook{facts: f, err: err, attested: f.attested()}
 	return out, nil
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"runtime"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 )
@@ -17,6 +18,7 @@ import (
 const (
 	headerSize = 16
 	diagByID   = 20 // SOCK_DIAG_BY_FAMILY
+	atSeq      = 8
 
 	inetRequest   = 56
 	inetReply     = 72
@@ -43,6 +45,7 @@ var errGone = errors.New("the caller's socket is not there: closed, or in anothe
 // that are kept open: opening one costs more than asking. The kernel answers within
 // the call that asks, so that nothing ever waits.
 type diag struct {
+	seq  atomic.Uint32
 	idle chan int
 	open func() (int, error)
 }
@@ -63,8 +66,12 @@ func newDiag() *diag {
 }
 
 func openDiag() (int, error) {
-	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_SOCK_DIAG)
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_SOCK_DIAG)
 	if err != nil {
+		return -1, fmt.Errorf("open a sock_diag socket: %w", err)
+	}
+	if err := unix.Connect(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil { // to the kernel
+		_ = unix.Close(fd)
 		return -1, fmt.Errorf("open a sock_diag socket: %w", err)
 	}
 	return fd, nil
@@ -82,11 +89,14 @@ func (d *diag) ask(buf, request []byte) ([]byte, error) {
 			return nil, err
 		}
 	}
-	message := make([]byte, headerSize, headerSize+inetRequest)
-	binary.NativeEndian.PutUint32(message[0:], uint32(headerSize+len(request)))
+	var message [headerSize + inetRequest]byte
+	size := headerSize + copy(message[headerSize:], request)
+	seq := d.seq.Add(1)
+	binary.NativeEndian.PutUint32(message[0:], uint32(size))
 	binary.NativeEndian.PutUint16(message[4:], diagByID)
 	binary.NativeEndian.PutUint16(message[6:], unix.NLM_F_REQUEST)
-	n, err := exchange(fd, buf, append(message, request...))
+	binary.NativeEndian.PutUint32(message[atSeq:], seq)
+	n, err := exchange(fd, buf, message[:size])
 	if err != nil {
 		_ = unix.Close(fd) // whatever state it is in
 		return nil, fmt.Errorf("ask sock_diag: %w", err)
@@ -96,27 +106,24 @@ func (d *diag) ask(buf, request []byte) ([]byte, error) {
 	default:
 		_ = unix.Close(fd)
 	}
-	return payload(buf[:n])
+	return payload(buf[:n], seq)
 }
 
 func exchange(fd int, buf, message []byte) (int, error) {
-	if err := unix.Sendto(fd, message, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+	if _, err := unix.Write(fd, message); err != nil {
 		return 0, err
 	}
-	n, from, err := unix.Recvfrom(fd, buf, unix.MSG_DONTWAIT)
-	if err != nil {
-		return 0, err
-	}
-	if nl, ok := from.(*unix.SockaddrNetlink); !ok || nl.Pid != 0 {
-		return 0, errors.New("the answer is not the kernel's")
-	}
-	return n, nil
+	return unix.Read(fd, buf)
 }
 
-// payload takes the header off an answer; an error message becomes an error.
-func payload(b []byte) ([]byte, error) {
+// payload takes the header off the answer to the request with this number; an error
+// message becomes an error.
+func payload(b []byte, seq uint32) ([]byte, error) {
 	if len(b) < headerSize {
 		return nil, fmt.Errorf("sock_diag gave %d bytes", len(b))
+	}
+	if binary.NativeEndian.Uint32(b[atSeq:]) != seq {
+		return nil, errors.New("sock_diag answered another question")
 	}
 	size, kind := binary.NativeEndian.Uint32(b[0:]), binary.NativeEndian.Uint16(b[4:])
 	if int64(size) > int64(len(b)) || size < headerSize {

@@ -3,20 +3,14 @@ package cli
 import (
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
-	"strconv"
 	"strings"
-	"syscall"
 
-	"github.com/go-json-experiment/json"
 	"github.com/spf13/cobra"
 
-	"github.com/sallyport-dev/sallyport/internal/attest"
 	"github.com/sallyport-dev/sallyport/internal/door/actions"
 )
 
@@ -25,6 +19,10 @@ const (
 	exitNotExecutable = 126
 	exitNotFound      = 127
 )
+
+// doorUse is the hidden command that is the door of `run`: first as a parent that
+// ends at once, then as its orphan.
+const doorUse = "run-door"
 
 // runner is one `sallyport run`.
 type runner struct {
@@ -53,9 +51,6 @@ func runCommand(e *env) *cobra.Command {
 }
 
 func (e *env) run(r *runner, args []string) error {
-	if runtime.GOOS != "linux" {
-		return failed(attest.ErrUnsupported)
-	}
 	socket, err := r.path()
 	if err != nil {
 		return err
@@ -75,51 +70,7 @@ func (e *env) run(r *runner, args []string) error {
 	for _, h := range hints {
 		_, _ = fmt.Fprintln(e.err, "sallyport: "+h)
 	}
-	err = syscall.Exec(path, args, environment)
-	return exit{exitNotExecutable, fmt.Errorf("run %s: %w", path, err)}
-}
-
-// opened is what the door's process says through its pipe.
-type opened struct {
-	Address string `json:"address,omitzero"`
-	Error   string `json:"error,omitzero"`
-	Status  int    `json:"status,omitzero"` // exit status that goes with Error
-}
-
-// startDoor starts a door for the program that this process is about to become, and
-// returns its address. The door is nobody's child: a program that waits for its
-// children finds only its own.
-func startDoor(socket, account string) (string, error) {
-	self, err := os.Executable()
-	if err != nil {
-		return "", failed(err)
-	}
-	in, out, err := os.Pipe()
-	if err != nil {
-		return "", failed(err)
-	}
-	defer in.Close()
-	cmd := exec.Command(self, doorArguments(socket, account, os.Getpid())...)
-	cmd.Args[0] = os.Args[0] // by the name that it was called
-	cmd.ExtraFiles = []*os.File{out}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // the terminal's signals are the program's
-	err = cmd.Run()
-	_ = out.Close()
-	if err != nil {
-		return "", failed(fmt.Errorf("start the door: %w", err))
-	}
-	text, err := io.ReadAll(io.LimitReader(in, maxAnswer))
-	var o opened
-	if err == nil {
-		err = json.Unmarshal(text, &o)
-	}
-	switch {
-	case err != nil:
-		return "", failed(errors.New("the door did not open"))
-	case o.Error != "":
-		return "", exit{o.Status, errors.New(o.Error)}
-	}
-	return o.Address, nil
+	return exit{exitNotExecutable, fmt.Errorf("run %s: %w", path, become(path, args, environment))}
 }
 
 // runEnvironment returns the environment of a program that finds its door at address
@@ -174,8 +125,4 @@ func has(environ []string, name string) bool {
 		}
 	}
 	return false
-}
-
-func doorArguments(socket, account string, pid int) []string {
-	return []string{doorUse, "--socket", socket, "--as", account, "--for", strconv.Itoa(pid)}
 }

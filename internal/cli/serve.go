@@ -25,7 +25,7 @@ func serveCommand(e *env) *cobra.Command {
 		log.Warn("nobody outside holds a checkpoint of this log yet: keep a copy of " + app.LogDir(cfg.DataDir) + "/checkpoint and checkpoint.pub elsewhere, or who holds this machine can rewrite it")
 		a, err := app.New(cmd.Context(), cfg, app.Options{Version: version(), Logger: log})
 		if err != nil {
-			return failed(err)
+			return refusedFile(err)
 		}
 		if err := a.Run(cmd.Context()); err != nil {
 			return failed(err)
@@ -50,14 +50,21 @@ func load(file string) (*config.Config, error) {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil, misuse(err)
 	case err != nil:
-		if m, ok := errors.AsType[config.Mistakes](err); ok {
-			count := fmt.Sprintf("%d mistakes", len(m))
-			if len(m) == 1 {
-				count = "a mistake"
-			}
-			return nil, no(fmt.Errorf("the configuration has %s:\n%w", count, err))
-		}
-		return nil, failed(err)
+		return nil, refusedFile(err)
 	}
 	return cfg, nil
+}
+
+// refusedFile tells a file that is wrong, or that cannot be served here, from
+// everything else that can fail.
+func refusedFile(err error) error {
+	m, ok := errors.AsType[config.Mistakes](err)
+	if !ok {
+		return failed(err)
+	}
+	count := fmt.Sprintf("%d mistakes", len(m))
+	if len(m) == 1 {
+		count = "a mistake"
+	}
+	return no(fmt.Errorf("the configuration has %s:\n%w", count, err))
 }

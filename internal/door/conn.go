@@ -46,6 +46,9 @@ const (
 	// RS256 takes about a millisecond: nobody waits longer for others than for these.
 	maxTurns = 32
 
+	// maxIdle is for how many callers their turns are kept while they want none.
+	maxIdle = 1024
+
 	// patience is how long a request waits for its turn before it is told to come
 	// back later.
 	patience = 5 * time.Second
@@ -163,7 +166,7 @@ func (t *Turns) Wait(ctx context.Context, uid uint32) (end func(), err error) {
 	leave := func() {
 		t.mu.Lock()
 		defer t.mu.Unlock()
-		if q.users--; q.users == 0 {
+		if q.users--; q.users == 0 && len(t.held) > maxIdle {
 			delete(t.held, uid)
 		}
 	}

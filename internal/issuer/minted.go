@@ -2,12 +2,12 @@ package issuer
 
 import (
 	"cmp"
-	"maps"
 	"slices"
 	"strings"
 	"sync"
 	"time"
 
+	"github.com/sallyport-dev/sallyport/internal/attest"
 	"github.com/sallyport-dev/sallyport/internal/identity"
 	"github.com/sallyport-dev/sallyport/internal/keys"
 	"github.com/sallyport-dev/sallyport/token"
@@ -46,15 +46,27 @@ type mintedCache struct {
 func (i *Issuer) idKey(p *identity.Principal, attested map[string]string, audience string, full bool) mintedKey {
 	format := "id"
 	if full {
-		var b strings.Builder
-		b.WriteString("full")
-		facts := lasting(attested)
-		for _, name := range slices.Sorted(maps.Keys(facts)) {
-			b.WriteString("\x00" + name + "\x00" + facts[name])
-		}
-		format = b.String()
+		format = fullFormat(attested)
 	}
 	return mintedKey{p.Name, audience, i.algorithm(p.Name), format}
+}
+
+// fullFormat names the lasting facts, in the order of their names.
+func fullFormat(attested map[string]string) string {
+	var names [8]string // as many as there are kinds of fact
+	sorted := names[:0]
+	for name := range attested {
+		if name != attest.PID {
+			sorted = append(sorted, name)
+		}
+	}
+	slices.Sort(sorted)
+	var room [256]byte
+	out := append(room[:0], "full"...)
+	for _, name := range sorted {
+		out = append(append(append(append(out, 0), name...), 0), attested[name]...)
+	}
+	return string(out)
 }
 
 func (i *Issuer) accessKey(p *identity.Principal, scopes []string) mintedKey {

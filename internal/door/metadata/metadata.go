@@ -12,6 +12,7 @@ package metadata
 import (
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/url"
 	"slices"
@@ -36,11 +37,18 @@ type Door struct {
 	changed chan struct{} // closed when waiting for a change is over
 	close   sync.Once
 	waiting *door.Places
+	always  []field // that every answer has
 }
 
 // New returns a Door for a completed Config.
 func New(c Config, l *door.Local, now func() time.Time) *Door {
-	return &Door{local: l, tree: c.tree(), now: now, changed: make(chan struct{}), waiting: door.NewPlaces(maxWaiting, maxWaitingAll)}
+	return &Door{local: l, tree: c.tree(), now: now, changed: make(chan struct{}), waiting: door.NewPlaces(maxWaiting, maxWaitingAll), always: []field{
+		{flavor, []string{"Google"}},
+		{"Server", []string{"Metadata Server for VM"}},
+		{"X-Xss-Protection", []string{"0"}},
+		{"X-Frame-Options", []string{"SAMEORIGIN"}},
+		{"Cache-Control", []string{"no-store"}},
+	}}
 }
 
 // How many requests may wait for a change at a time: of one uid, and of all. They
@@ -62,12 +70,10 @@ const flavor = "Metadata-Flavor"
 
 // ServeHTTP keeps the rules of contract 1.2 before any path is looked at.
 func (d *Door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	h := w.Header()
-	h.Set(flavor, "Google")
-	h.Set("Server", "Metadata Server for VM")
-	h.Set("X-XSS-Protection", "0")
-	h.Set("X-Frame-Options", "SAMEORIGIN")
-	h.Set("Cache-Control", "no-store")
+	h := w.Header() // by their canonical names: every answer has them, and Set takes its time
+	for _, f := range d.always {
+		h[f.name] = f.values
+	}
 	if reason, why := d.local.Check(r); reason != "" {
 		d.fail(w, d.local.Refuse(r, reason, why))
 		return
@@ -84,6 +90,12 @@ func (d *Door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if err := d.serve(w, r); err != nil {
 		d.fail(w, err)
 	}
+}
+
+// A field of the header; net/http reads values and does not change them.
+type field struct {
+	name   string
+	values []string
 }
 
 func (d *Door) serve(w http.ResponseWriter, r *http.Request) error {
@@ -132,7 +144,7 @@ func (d *Door) fixed(w http.ResponseWriter, r *http.Request, body string) error 
 	if r.URL.RawQuery != "" {
 		return d.local.Parameter(r, errors.New("this path takes no parameters"))
 	}
-	answer(w, "application/text", []byte(body))
+	answer(w, "application/text", body)
 	return nil
 }
 
@@ -161,7 +173,7 @@ func (d *Door) identity(w http.ResponseWriter, r *http.Request, account string) 
 		}
 		return err
 	}
-	answer(w, "text/html", []byte(raw)) // not application/json: Python would parse it
+	answer(w, "text/html", raw) // not application/json: Python would parse it
 	return nil
 }
 
@@ -191,7 +203,7 @@ func (d *Door) token(w http.ResponseWriter, r *http.Request, account string) err
 	// a second less than it has, as Google's server says; a number, or Go and Python
 	// fail (contract 0.11)
 	left := strconv.Itoa(int(expires.Sub(d.now()).Seconds()) - 1)
-	answer(w, "application/json", []byte(`{"access_token":"`+raw+`","expires_in":`+left+`,"token_type":"Bearer"}`))
+	answer(w, "application/json", `{"access_token":"`+raw+`","expires_in":`+left+`,"token_type":"Bearer"}`)
 	return nil
 }
 
@@ -240,7 +252,7 @@ func (d *Door) value(w http.ResponseWriter, r *http.Request, path []string) erro
 		}
 	}
 	w.Header().Set("ETag", etag(body))
-	answer(w, contentType, body)
+	answer(w, contentType, string(body))
 	return nil
 }
 
@@ -315,11 +327,11 @@ func chosen(path string) bool {
 	return slices.Contains([]string{"instance/attributes", "project/attributes", "instance/service-accounts"}, path)
 }
 
-func answer(w http.ResponseWriter, contentType string, body []byte) {
+func answer(w http.ResponseWriter, contentType, body string) {
 	h := w.Header()
 	h.Set("Content-Type", contentType)
 	h.Set("Content-Length", strconv.Itoa(len(body)))
-	_, _ = w.Write(body) // the client has gone; nothing to add
+	_, _ = io.WriteString(w, body) // the client has gone; nothing to add
 }
 
 // fail is the only place this door writes an error. A policy's no is 403, never

@@ -26,11 +26,13 @@ func readIdentityQuery(raw string) (identityQuery, error) {
 	if err != nil {
 		return identityQuery{}, err
 	}
-	out := identityQuery{audience: q["audience"], full: q["format"] == "full"}
+	format, there := q.get("format")
+	audience, _ := q.get("audience")
+	out := identityQuery{audience: audience, full: format == "full"}
 	if err := door.CheckAudience(out.audience); err != nil {
 		return out, err
 	}
-	if f, there := q["format"]; there && f != "standard" && f != "full" {
+	if there && format != "standard" && format != "full" {
 		return out, errors.New("format: want standard or full")
 	}
 	for _, name := range []string{"licenses", "license"} {
@@ -62,10 +64,11 @@ func readTokenQuery(raw string) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	if q["scopes"] == "" {
+	scopes, _ := q.get("scopes")
+	if scopes == "" {
 		return []string{cloudPlatform}, nil
 	}
-	asked := strings.Split(q["scopes"], ",")
+	asked := strings.Split(scopes, ",")
 	if len(asked) > maxScopes {
 		return nil, fmt.Errorf("scopes: more than %d", maxScopes)
 	}
@@ -116,11 +119,13 @@ func readValueQuery(raw string) (valueQuery, error) {
 	if out.wait, err = q.flag("wait_for_change", "true", "false"); err != nil {
 		return out, err
 	}
-	out.alt, out.lastETag = strings.ToLower(q["alt"]), q["last_etag"]
-	if _, there := q["alt"]; there && out.alt != "json" && out.alt != "text" {
-		return out, errors.New("alt: want json or text")
+	out.lastETag, _ = q.get("last_etag")
+	if alt, there := q.get("alt"); there {
+		if out.alt = strings.ToLower(alt); out.alt != "json" && out.alt != "text" {
+			return out, errors.New("alt: want json or text")
+		}
 	}
-	if s, there := q["timeout_sec"]; there {
+	if s, there := q.get("timeout_sec"); there {
 		n, err := strconv.ParseUint(s, 10, 31)
 		if err != nil {
 			return out, errors.New("timeout_sec: want a whole number of seconds")
@@ -130,11 +135,19 @@ func readValueQuery(raw string) (valueQuery, error) {
 	return out, nil
 }
 
-type query map[string]string
+// query is a query string in which each name is there once.
+type query url.Values
+
+func (q query) get(name string) (value string, there bool) {
+	if v := q[name]; len(v) > 0 {
+		return v[0], true
+	}
+	return "", false
+}
 
 // flag reads a parameter that is yes or no, without regard to case.
 func (q query) flag(name, yes, no string) (bool, error) {
-	v, there := q[name]
+	v, there := q.get(name)
 	if there && !strings.EqualFold(v, yes) && !strings.EqualFold(v, no) {
 		return false, fmt.Errorf("%s: want %s or %s", name, yes, no)
 	}
@@ -147,7 +160,6 @@ func parameters(raw string, known ...string) (query, error) {
 	if err != nil {
 		return nil, errors.New("the query string is malformed")
 	}
-	out := query{}
 	for name, vs := range values {
 		switch {
 		case !slices.Contains(known, name):
@@ -155,7 +167,6 @@ func parameters(raw string, known ...string) (query, error) {
 		case len(vs) > 1:
 			return nil, errors.New(name + " is there twice")
 		}
-		out[name] = vs[0]
 	}
-	return out, nil
+	return query(values), nil
 }

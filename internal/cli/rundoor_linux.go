@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/url"
@@ -23,12 +24,60 @@ import (
 	"github.com/sallyport-dev/sallyport/internal/gateway/httpproxy"
 )
 
-// doorUse is the hidden command that is the door of `run`: first as a parent that
-// ends at once, then as its orphan.
-const doorUse = "run-door"
-
 // doorPipe is the descriptor through which the door says that it is open.
 const doorPipe = 3
+
+// opened is what the door's process says through its pipe.
+type opened struct {
+	Address string `json:"address,omitzero"`
+	Error   string `json:"error,omitzero"`
+	Status  int    `json:"status,omitzero"` // exit status that goes with Error
+}
+
+// startDoor starts a door for the program that this process is about to become, and
+// returns its address. The door is nobody's child: a program that waits for its
+// children finds only its own.
+func startDoor(socket, account string) (string, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return "", failed(err)
+	}
+	in, out, err := os.Pipe()
+	if err != nil {
+		return "", failed(err)
+	}
+	defer in.Close()
+	cmd := exec.Command(self, doorArguments(socket, account, os.Getpid())...)
+	cmd.Args[0] = os.Args[0] // by the name that it was called
+	cmd.ExtraFiles = []*os.File{out}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // the terminal's signals are the program's
+	err = cmd.Run()
+	_ = out.Close()
+	if err != nil {
+		return "", failed(fmt.Errorf("start the door: %w", err))
+	}
+	text, err := io.ReadAll(io.LimitReader(in, maxAnswer))
+	var o opened
+	if err == nil {
+		err = json.Unmarshal(text, &o)
+	}
+	switch {
+	case err != nil:
+		return "", failed(errors.New("the door did not open"))
+	case o.Error != "":
+		return "", exit{o.Status, errors.New(o.Error)}
+	}
+	return o.Address, nil
+}
+
+// become makes this process the program; it returns only when that fails.
+func become(path string, args, environment []string) error {
+	return syscall.Exec(path, args, environment)
+}
+
+func doorArguments(socket, account string, pid int) []string {
+	return []string{doorUse, "--socket", socket, "--as", account, "--for", strconv.Itoa(pid)}
+}
 
 // doorConnections is how many connections one program may have at its door.
 const doorConnections = 1024

@@ -1,3 +1,5 @@
+//go:build unix
+
 package app
 
 import (
@@ -25,4 +27,14 @@ func lockDir(dir string) (*os.File, error) {
 		return nil, fmt.Errorf("lock data_dir %s: %w", dir, err)
 	}
 	return f, nil
+}
+
+// descriptors returns how many files this process may have open; the runtime has
+// raised the soft limit to the hard one.
+func descriptors() int {
+	var l unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &l); err != nil || l.Cur > 1<<20 {
+		return 1 << 20
+	}
+	return int(l.Cur)
 }

@@ -1,0 +1,31 @@
+package app
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/windows"
+)
+
+// lockDir makes this process the only writer of a data_dir until the file it
+// returns is closed. Readers do not take the lock.
+func lockDir(dir string) (*os.File, error) {
+	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("lock data_dir: %w", err)
+	}
+	err = windows.LockFileEx(windows.Handle(f.Fd()), windows.LOCKFILE_EXCLUSIVE_LOCK|windows.LOCKFILE_FAIL_IMMEDIATELY, 0, 1, 0, &windows.Overlapped{})
+	if errors.Is(err, windows.ERROR_LOCK_VIOLATION) {
+		err = errors.New("another sallyport is using it")
+	}
+	if err != nil {
+		_ = f.Close()
+		return nil, fmt.Errorf("lock data_dir %s: %w", dir, err)
+	}
+	return f, nil
+}
+
+// descriptors returns how many files this process may have open.
+func descriptors() int { return 1 << 20 }

@@ -140,6 +140,10 @@ func (r *Rule) misses(f *Facts) []string {
 	if len(f.Holders) == 0 {
 		miss("no process holds its socket")
 	}
+	if r.narrows() && f.elsewhere {
+		miss("it connected from another network namespace, where a second holder of its socket would not show, and an entry with executable or sha256 takes one alone")
+		return out
+	}
 	if r.narrows() && len(f.Holders) > 1 {
 		miss("%d processes hold its socket, and an entry with executable or sha256 takes one alone", len(f.Holders))
 	}

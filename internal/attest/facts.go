@@ -14,7 +14,8 @@ type Facts struct {
 	Cookie  uint64    // of the socket asked about; unlike its address, never used again
 	Holders []Process // that have the caller's socket open; by pid
 
-	depth depth // how deeply was looked
+	depth     depth // how deeply was looked
+	elsewhere bool  // in another network namespace: of the holders only who connected is known
 }
 
 // A Process holds the caller's socket.

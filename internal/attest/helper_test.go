@@ -9,7 +9,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -88,6 +90,10 @@ type started struct {
 	once sync.Once
 }
 
+// elsewhere, among the variables of a program, starts it in a network namespace of
+// its own; then it has to have a cgroup.
+const elsewhere = "ATTEST_ELSEWHERE=1"
+
 // start runs a program as a user, in a cgroup if that is not "".
 func start(t testing.TB, exe, role, call string, uid int, cgroup string, environ ...string) *started {
 	t.Helper()
@@ -113,6 +119,9 @@ func start(t testing.TB, exe, role, call string, uid int, cgroup string, environ
 		s.cmd.SysProcAttr.Credential = nil
 		if uid != os.Getuid() {
 			s.cmd.Args = []string{"sh", "-c", `echo $$ > "$0/cgroup.procs" && exec setpriv --reuid "$2" --regid "$2" --clear-groups "$1"`, cgroup, exe, strconv.Itoa(uid)}
+		}
+		if slices.Contains(environ, elsewhere) {
+			s.cmd.Args[2] = strings.Replace(s.cmd.Args[2], "exec ", "exec unshare --net ", 1)
 		}
 	}
 	if err := s.cmd.Start(); err != nil {
@@ -155,7 +164,7 @@ type connected struct {
 }
 
 // connect starts exe as a caller and returns its connection.
-func connect(t testing.TB, network, exe string, uid int, cgroup string) connected {
+func connect(t testing.TB, network, exe string, uid int, cgroup string, environ ...string) connected {
 	t.Helper()
 	address := "127.0.0.1:0"
 	switch network {
@@ -175,7 +184,7 @@ func connect(t testing.TB, network, exe string, uid int, cgroup string) connecte
 	}
 	l := attest.Listen(inner, nil)
 	t.Cleanup(func() { _ = l.Close() })
-	s := start(t, exe, "caller", network+"!"+l.Addr().String(), uid, cgroup)
+	s := start(t, exe, "caller", network+"!"+l.Addr().String(), uid, cgroup, environ...)
 	c, err := l.Accept()
 	if err != nil {
 		t.Fatal(err)

@@ -37,22 +37,32 @@ func (k *kernel) look(ctx context.Context, c Conn, d depth) (Facts, error) {
 		return Facts{}, ctx.Err()
 	}
 	f.depth = d
-	inode := f.Inode
 	if c.unix != nil {
-		if err := c.unix.alive(); err != nil {
-			return Facts{}, err
-		}
-		if inode, err = k.diagOf(&c).unixPeerInode(c.unix.ours); err != nil {
-			return Facts{}, err
-		}
+		return k.overUnix(ctx, &c, f)
 	}
-	if f.Holders, err = k.processes(ctx, inode, d); err != nil {
+	f.Holders, err = k.processes(ctx, f.Inode, d)
+	return f, err
+}
+
+// overUnix adds to f who holds the caller's end. Whoever connected must be among
+// them, and still be who it was. Both ends are of the network namespace of who
+// connected; those of another one cannot be asked about from here, and only who
+// connected is known.
+func (k *kernel) overUnix(ctx context.Context, c *Conn, f Facts) (Facts, error) {
+	if err := c.unix.alive(); err != nil {
 		return Facts{}, err
 	}
-	if c.unix == nil {
-		return f, nil
+	inode, err := k.diagOf(c).unixPeerInode(c.unix.ours)
+	switch {
+	case errors.Is(err, errGone):
+		f.elsewhere = true
+		f.Holders, err = c.unix.connector()
+	case err == nil:
+		f.Holders, err = k.processes(ctx, inode, f.depth)
 	}
-	// whoever connected must still be among them, and still be who it was
+	if err != nil {
+		return Facts{}, err
+	}
 	if !slices.ContainsFunc(f.Holders, func(p Process) bool { return p.PID == int(c.unix.cred.Pid) }) {
 		return Facts{}, fmt.Errorf("process %d connected, and does not hold the connection any more", c.unix.cred.Pid)
 	}

@@ -113,3 +113,79 @@ func TestOpenNetworkRefusesWhatIsNone(t *testing.T) {
 		}
 	}
 }
+
+// A container that has workload.sock mounted connects from its own network namespace,
+// in which we cannot ask who holds the socket: who connected is known, and no more.
+func TestUnixCallerOfAnotherNetworkNamespace(t *testing.T) {
+	t.Parallel()
+	privileged(t)
+	caller := program(t, "caller")
+	ours, oursDir := cgroupOf(t, "container")
+	_, theirsDir := cgroupOf(t, "another")
+	const user = 4712
+	for _, tt := range []struct {
+		name            string
+		rule            attest.Rule
+		uid             int    // of the caller; 0 here is user
+		cgroup          string // of the caller; "" is ours
+		action          string
+		before, between string
+	}{
+		{name: "uid", rule: uid(user), before: given, between: given},
+		{name: "gid", rule: attest.Rule{UID: u32(user), GID: u32(user)}, before: given, between: given},
+		{name: "another gid", rule: attest.Rule{UID: u32(user), GID: u32(0)}, before: refused},
+		{name: "cgroup", rule: attest.Rule{Cgroup: ours}, before: given, between: given},
+		{name: "another cgroup", rule: attest.Rule{Cgroup: ours}, cgroup: theirsDir, before: refused},
+		{name: "cgroup and another uid", rule: attest.Rule{Cgroup: ours, UID: u32(user)}, uid: otherUID, before: refused},
+		{name: "executable", rule: attest.Rule{UID: u32(user), Executable: caller}, before: refused},
+		{name: "sha256", rule: attest.Rule{Cgroup: ours, SHA256: sumOf(t, caller)}, before: refused},
+		{name: "it ends", rule: attest.Rule{Cgroup: ours}, action: "exit", before: unattested, between: changed},
+		{name: "it leaves the socket to its child, and ends: who connected is gone", rule: attest.Rule{Cgroup: ours}, action: "orphan", before: unattested, between: changed},
+		{name: "it becomes another program of the same cgroup", rule: attest.Rule{Cgroup: ours}, action: "exec " + program(t, "trusted"), before: given, between: given},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			as, group := tt.uid, tt.cgroup
+			if as == 0 {
+				as = user
+			}
+			if group == "" {
+				group = oursDir
+			}
+			a := attestor(account(given, tt.rule))
+			perform := func(c connected) {
+				switch tt.action {
+				case "":
+				case "orphan":
+					c.do("fork")
+					_ = c.cmd.Process.Kill() // and is a zombie from now on
+				default:
+					c.do(tt.action)
+				}
+			}
+			c := connect(t, "unix", caller, as, group, elsewhere)
+			perform(c)
+			err := settled(t, a, c.conn, tt.before)
+			if answer(err) != tt.before {
+				t.Errorf("before the looks: got %s (%v), want %s", answer(err), err, tt.before)
+			}
+			if narrow := tt.rule.Executable != "" || tt.rule.SHA256 != ""; narrow && !strings.Contains(err.Error(), "from another network namespace") {
+				t.Errorf("the owner is not told why: %v", err)
+			}
+			if tt.between == "" {
+				return
+			}
+			c = connect(t, "unix", caller, as, group, elsewhere)
+			p, err := a.Prove(t.Context(), c.conn, []string{given})
+			if err != nil {
+				t.Fatalf("as it was: %v", err)
+			}
+			perform(c)
+			var still error
+			eventually(func() bool { still = p.Still(t.Context()); return answer(still) == tt.between })
+			if got := answer(still); got != tt.between {
+				t.Errorf("between the looks: got %s (%v), want %s", got, still, tt.between)
+			}
+		})
+	}
+}

@@ -204,11 +204,19 @@ func (p process) describe() (*Process, error) {
 	return out, nil
 }
 
-// startTime is field 22 of /proc/PID/stat; the name in field 2 may hold anything
-// but ends at the last parenthesis.
-func startTime(stat string) (uint64, error) {
+// statFields are those of /proc/PID/stat from the third on, the state: the name in
+// the second may hold anything but ends at the last parenthesis.
+func statFields(stat string) []string {
 	i := strings.LastIndexByte(stat, ')')
-	if f := strings.Fields(stat[i+1:]); i >= 0 && len(f) > 19 {
+	if i < 0 {
+		return nil
+	}
+	return strings.Fields(stat[i+1:])
+}
+
+// startTime is field 22 of /proc/PID/stat.
+func startTime(stat string) (uint64, error) {
+	if f := statFields(stat); len(f) > 19 {
 		return strconv.ParseUint(f[19], 10, 64)
 	}
 	return 0, unix.ESRCH // the process is ending

@@ -88,3 +88,24 @@ func (p *unixPeer) facts() (Facts, error) {
 	}
 	return Facts{UID: p.cred.Uid, Inode: p.ours}, nil
 }
+
+// connector returns the process that connected.
+func (p *unixPeer) connector() ([]Process, error) {
+	h, err := openProcess(int(p.cred.Pid))
+	if err != nil {
+		return nil, fmt.Errorf("look into process %d: %w", p.cred.Pid, err)
+	}
+	defer h.close()
+	stat, err := h.read("stat")
+	if err != nil {
+		return nil, fmt.Errorf("look into process %d: %w", p.cred.Pid, err)
+	}
+	if state := statFields(stat); len(state) == 0 || state[0] == "Z" || state[0] == "X" {
+		return nil, errors.New("the process that connected has ended")
+	}
+	out, err := h.describe()
+	if err != nil {
+		return nil, fmt.Errorf("look into process %d: %w", p.cred.Pid, err)
+	}
+	return []Process{*out}, nil
+}

@@ -31,7 +31,7 @@ func TestProveByUID(t *testing.T) {
 		{"no account at all", false, nil, "no_account"},
 		{"two accounts on one door", false, []string{"mine", "too"}, "account_ambiguous"},
 	} {
-		for _, network := range []string{"tcp", "tcp6", "unix"} {
+		for _, network := range []string{"tcp", "tcp6", "mapped", "unix"} {
 			t.Run(network+": "+tt.name, func(t *testing.T) {
 				t.Parallel()
 				user := me

@@ -166,8 +166,10 @@ type connected struct {
 // connect starts exe as a caller and returns its connection.
 func connect(t testing.TB, network, exe string, uid int, cgroup string, environ ...string) connected {
 	t.Helper()
-	address := "127.0.0.1:0"
+	address, call := "127.0.0.1:0", network
 	switch network {
+	case "mapped": // the caller has an IPv6 socket
+		network = "tcp"
 	case "tcp6":
 		address = "[::1]:0"
 	case "unix":
@@ -184,7 +186,7 @@ func connect(t testing.TB, network, exe string, uid int, cgroup string, environ 
 	}
 	l := attest.Listen(inner, nil)
 	t.Cleanup(func() { _ = l.Close() })
-	s := start(t, exe, "caller", network+"!"+l.Addr().String(), uid, cgroup, environ...)
+	s := start(t, exe, "caller", call+"!"+l.Addr().String(), uid, cgroup, environ...)
 	c, err := l.Accept()
 	if err != nil {
 		t.Fatal(err)

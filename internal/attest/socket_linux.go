@@ -153,7 +153,7 @@ func (d *diag) inet(c *Conn) (Facts, error) {
 	}
 	b[1] = unix.IPPROTO_TCP
 	binary.NativeEndian.PutUint32(b[4:], 1<<established)
-	putEnds(b[atSocketID:], c)
+	putEnds(b[atSocketID:], c, false)
 	for i := inetRequest - 8; i < inetRequest; i++ {
 		b[i] = 0xff // INET_DIAG_NOCOOKIE
 	}
@@ -165,15 +165,17 @@ func (d *diag) inet(c *Conn) (Facts, error) {
 	return readInet(c, reply)
 }
 
-func putEnds(b []byte, c *Conn) {
+// putEnds writes the ends of a connection, seen from the caller; mapped writes IPv4
+// addresses as an IPv6 socket has them.
+func putEnds(b []byte, c *Conn, mapped bool) {
 	binary.BigEndian.PutUint16(b[0:], c.Peer.Port())
 	binary.BigEndian.PutUint16(b[2:], c.Here.Port())
-	putAddr(b[4:], c.Peer)
-	putAddr(b[20:], c.Here)
+	putAddr(b[4:], c.Peer, mapped)
+	putAddr(b[20:], c.Here, mapped)
 }
 
-func putAddr(b []byte, a netip.AddrPort) {
-	if ip := a.Addr().Unmap(); ip.Is4() {
+func putAddr(b []byte, a netip.AddrPort, mapped bool) {
+	if ip := a.Addr().Unmap(); ip.Is4() && !mapped {
 		v4 := ip.As4()
 		copy(b, v4[:])
 	} else {
@@ -190,7 +192,9 @@ func readInet(c *Conn, b []byte) (Facts, error) {
 		return Facts{}, fmt.Errorf("sock_diag gave %d bytes, want %d", len(b), inetReply)
 	}
 	var want [sizePortsAddr]byte
-	putEnds(want[:], c)
+	// Java and .NET use IPv6 sockets for IPv4, too: the kernel finds one by its IPv4
+	// addresses, and then says ::ffff:127.0.0.1
+	putEnds(want[:], c, b[0] == unix.AF_INET6)
 	f := Facts{UID: binary.NativeEndian.Uint32(b[atUID:]), Inode: uint64(binary.NativeEndian.Uint32(b[atInode:])), Cookie: binary.NativeEndian.Uint64(b[atCookie:])}
 	switch {
 	case b[1] != established:

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"os/exec"
 	"runtime"
@@ -41,15 +42,10 @@ func main() {
 // callerMain connects, and does what each line of its standard input says.
 func callerMain(call string) error {
 	network, address, _ := strings.Cut(call, "!")
-	c, err := net.Dial(network, address)
+	f, err := dial(network, address)
 	if err != nil {
 		return err
 	}
-	f, err := c.(interface{ File() (*os.File, error) }).File() // the one descriptor from now on
-	if err != nil {
-		return err
-	}
-	_ = c.Close()
 	fmt.Println("ok")
 	for lines := bufio.NewScanner(os.Stdin); lines.Scan(); {
 		if err := act(f, strings.Fields(lines.Text())); err != nil {
@@ -58,6 +54,32 @@ func callerMain(call string) error {
 		fmt.Println("ok")
 	}
 	return nil
+}
+
+// dial connects, and returns the one descriptor of the connection.
+func dial(network, address string) (*os.File, error) {
+	if network == "mapped" {
+		return dialMapped(address)
+	}
+	c, err := net.Dial(network, address)
+	if err != nil {
+		return nil, err
+	}
+	defer c.Close()
+	return c.(interface{ File() (*os.File, error) }).File()
+}
+
+// dialMapped connects an IPv6 socket to an IPv4 address, as Java does.
+func dialMapped(address string) (*os.File, error) {
+	to, err := netip.ParseAddrPort(address)
+	if err != nil {
+		return nil, err
+	}
+	fd, err := unix.Socket(unix.AF_INET6, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), "mapped"), unix.Connect(fd, &unix.SockaddrInet6{Port: int(to.Port()), Addr: to.Addr().As16()})
 }
 
 func act(f *os.File, words []string) error {

@@ -151,6 +151,7 @@ func TestRun(t *testing.T) {
 		{"signals are not blocked or ignored", runUser, "orders", "grep -E 'Sig(Blk|Ign)' /proc/$$/status | tr -d '\\t'", "SigBlk:0000000000000000\nSigIgn:0000000000000000\n", "", 0},
 		{"an ID token", runUser, "orders", strings.Replace(who, "/email", "/identity?audience=https://x", 1) + " | cut -c1-3", "eyJ\n", "", 0},
 		{"GitHub's variables", runUser, "orders", `curl -s -H "Authorization: bearer $ACTIONS_ID_TOKEN_REQUEST_TOKEN" "$ACTIONS_ID_TOKEN_REQUEST_URL&audience=x" | cut -c1-13`, `{"value":"eyJ` + "\n", "", 0},
+		{"the project", runUser, "orders", "echo $GOOGLE_CLOUD_PROJECT", "sallyport\n", "", 0},
 		{"a page's request", runUser, "orders", strings.Replace(who, "-s", "-s -H 'Origin: https://evil.test'", 1), "the request has the header Origin: it came through a proxy or from a page\n", "", 0},
 		{"a foreign name", runUser, "orders", strings.Replace(who, "-s", "-s -H 'Host: evil.test'", 1), "the Host header is none of this door's: DNS rebinding looks like this\n", "", 0},
 
@@ -173,6 +174,13 @@ func TestRun(t *testing.T) {
 			}
 		})
 	}
+	t.Run("a project that is set stays", func(t *testing.T) {
+		cmd := r.command(runUser, "orders", "sh", "-c", "echo $GOOGLE_CLOUD_PROJECT")
+		cmd.Env = append(cmd.Env, "GOOGLE_CLOUD_PROJECT=mine")
+		if out, problem, status := result(cmd); out != "mine\n" || problem != "" || status != 0 {
+			t.Errorf("got %q, %q, status %d", out, problem, status)
+		}
+	})
 	t.Run("a program that is not there", func(t *testing.T) {
 		if _, problem, status := result(r.command(runUser, "orders", "no-such-program")); status != 127 || !strings.Contains(problem, "no-such-program") {
 			t.Errorf("got %q, status %d", problem, status)

@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
 	"text/template"
 
 	"github.com/spf13/cobra"
@@ -130,7 +131,7 @@ func (e *env) dev(ctx context.Context, d *dev) error {
 	if err != nil {
 		exe = "sallyport"
 	}
-	if err := lines.Execute(e.out, map[string]any{"A": d.addresses, "Audience": config.DevAudience, "Dir": d.dataDir, "Exe": exe, "Temporary": d.temporary}); err != nil {
+	if err := lines.Execute(e.out, map[string]any{"A": d.addresses, "Audience": config.DevAudience, "Dir": d.dataDir, "Exe": exe, "Temporary": d.temporary, "Linux": runtime.GOOS == "linux"}); err != nil {
 		return failed(err)
 	}
 	if err := a.Run(ctx); err != nil {
@@ -158,8 +159,8 @@ Sallyport runs on loopback with throw-away keys. In another terminal:
   REPORTS=$(curl -s -H 'Metadata-Flavor: Google' 'http://{{.A.Reports}}/computeMetadata/v1/instance/service-accounts/default/identity?audience={{.Audience}}')
   curl -si -H "Authorization: Bearer $REPORTS" http://{{.A.Gateway}}/v1/hello
 
-  # a program of yours that uses Google's Go client libraries, unchanged
-  GCE_METADATA_HOST={{.A.Orders}} your-program
+  # a program of yours that was written for Google Cloud, unchanged
+  {{if .Linux}}{{.Exe}} run --data-dir {{.Dir}} --as orders --{{else}}GCE_METADATA_HOST={{.A.Orders}}{{end}} your-program
 
   # who called what, and that nobody changed it
   {{.Exe}} audit tail --data-dir {{.Dir}}

@@ -116,13 +116,13 @@ func (e *env) keyTable(keys []admin.Key) error {
 		return nil
 	}
 	w := tabwriter.NewWriter(e.out, 0, 0, 2, ' ', 0)
-	_, _ = fmt.Fprintln(w, "PURPOSE\tALGORITHM\tSTATE\tSIGNS FROM\tUNTIL\tKID")
+	_, _ = fmt.Fprintln(w, "PURPOSE\tALGORITHM\tSTATE\tUNTIL\tSIGNS FROM\tKID")
 	for _, k := range keys {
 		until := "-"
 		if !k.Until.IsZero() {
 			until = k.Until.Format(time.RFC3339)
 		}
-		_, _ = fmt.Fprintln(w, strings.Join([]string{k.Purpose, string(k.Algorithm), k.State, k.Activates.Format(time.RFC3339), until, k.ID}, "\t"))
+		_, _ = fmt.Fprintln(w, strings.Join([]string{k.Purpose, string(k.Algorithm), k.State, until, k.Activates.Format(time.RFC3339), k.ID}, "\t"))
 	}
 	return w.Flush()
 }

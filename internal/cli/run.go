@@ -62,11 +62,11 @@ func (e *env) run(r *runner, args []string) error {
 	case err != nil && !errors.Is(err, exec.ErrDot):
 		return exit{exitNotFound, err}
 	}
-	address, err := startDoor(socket, r.as)
+	address, project, err := startDoor(socket, r.as)
 	if err != nil {
 		return err
 	}
-	environment, hints := runEnvironment(os.Environ(), address, os.Getenv("HOME"))
+	environment, hints := runEnvironment(os.Environ(), address, project, os.Getenv("HOME"))
 	for _, h := range hints {
 		_, _ = fmt.Fprintln(e.err, "sallyport: "+h)
 	}
@@ -75,7 +75,7 @@ func (e *env) run(r *runner, args []string) error {
 
 // runEnvironment returns the environment of a program that finds its door at address
 // (contract google-clients, 1.1), and what its user should know.
-func runEnvironment(environ []string, address, home string) (out, hints []string) {
+func runEnvironment(environ []string, address, project, home string) (out, hints []string) {
 	set := map[string]string{
 		"GCE_METADATA_HOST": address, "GCE_METADATA_IP": address, "GCE_METADATA_ROOT": address, // Go, Java, Node; Python's ping; gcloud
 		"METADATA_SERVER_DETECTION":        "assume-present", // Node asks no BIOS
@@ -103,9 +103,12 @@ func runEnvironment(environ []string, address, home string) (out, hints []string
 		}
 		out = append(out, kv)
 	}
-	for _, name := range []string{"NO_PROXY", "no_proxy"} {
+	for name, value := range map[string]string{
+		"NO_PROXY": "127.0.0.1,localhost", "no_proxy": "127.0.0.1,localhost",
+		"GOOGLE_CLOUD_PROJECT": project, // or Node starts gcloud, which would ask for tokens and keep them
+	} {
 		if !has(out, name) {
-			set[name] = "127.0.0.1,localhost"
+			set[name] = value
 		}
 	}
 	for _, name := range sortedKeys(set) {

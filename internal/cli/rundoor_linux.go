@@ -30,21 +30,22 @@ const doorPipe = 3
 // opened is what the door's process says through its pipe.
 type opened struct {
 	Address string `json:"address,omitzero"`
+	Project string `json:"project,omitzero"`
 	Error   string `json:"error,omitzero"`
 	Status  int    `json:"status,omitzero"` // exit status that goes with Error
 }
 
 // startDoor starts a door for the program that this process is about to become, and
-// returns its address. The door is nobody's child: a program that waits for its
-// children finds only its own.
-func startDoor(socket, account string) (string, error) {
+// returns its address, and the project that it tells of. The door is nobody's child: a
+// program that waits for its children finds only its own.
+func startDoor(socket, account string) (address, project string, err error) {
 	self, err := os.Executable()
 	if err != nil {
-		return "", failed(err)
+		return "", "", failed(err)
 	}
 	in, out, err := os.Pipe()
 	if err != nil {
-		return "", failed(err)
+		return "", "", failed(err)
 	}
 	defer in.Close()
 	cmd := exec.Command(self, doorArguments(socket, account, os.Getpid())...)
@@ -54,7 +55,7 @@ func startDoor(socket, account string) (string, error) {
 	err = cmd.Run()
 	_ = out.Close()
 	if err != nil {
-		return "", failed(fmt.Errorf("start the door: %w", err))
+		return "", "", failed(fmt.Errorf("start the door: %w", err))
 	}
 	text, err := io.ReadAll(io.LimitReader(in, maxAnswer))
 	var o opened
@@ -63,11 +64,11 @@ func startDoor(socket, account string) (string, error) {
 	}
 	switch {
 	case err != nil:
-		return "", failed(errors.New("the door did not open"))
+		return "", "", failed(errors.New("the door did not open"))
 	case o.Error != "":
-		return "", exit{o.Status, errors.New(o.Error)}
+		return "", "", exit{o.Status, errors.New(o.Error)}
 	}
-	return o.Address, nil
+	return o.Address, o.Project, nil
 }
 
 // become makes this process the program; it returns only when that fails.
@@ -122,8 +123,11 @@ func leaveOrphan(socket, account string, pid int) error {
 func openDoor(ctx context.Context, socket, account string, pid int) error {
 	pipe := os.NewFile(doorPipe, "pipe")
 	syscall.CloseOnExec(doorPipe)
-	server, l, kin, err := makeDoor(ctx, socket, account, pid)
 	o := opened{}
+	server, l, kin, err := makeDoor(ctx, socket, account, pid)
+	if err == nil {
+		o.Project, err = mayRun(ctx, socket, account)
+	}
 	if err != nil {
 		o.Error, o.Status = err.Error(), exitFailed
 		if x, ok := errors.AsType[exit](err); ok {
@@ -154,9 +158,6 @@ func makeDoor(ctx context.Context, socket, account string, pid int) (*http.Serve
 	if err != nil {
 		return nil, nil, nil, failed(err)
 	}
-	if err := mayRun(ctx, socket, account); err != nil {
-		return nil, nil, nil, err
-	}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, nil, nil, failed(fmt.Errorf("open the door: %w", err))
@@ -168,18 +169,28 @@ func makeDoor(ctx context.Context, socket, account string, pid int) (*http.Serve
 	}, door.Listen(l, nil, door.NewPlaces(doorConnections, 0)), kin, nil
 }
 
-// mayRun asks the server once, so that a refusal is told before the program starts.
-func mayRun(ctx context.Context, socket, account string) error {
-	d := newDial(socket)
-	resp, text, err := d.ask(ctx, http.MethodGet, private.Prefix+url.PathEscape(account)+metadata.Base+"instance/service-accounts/default/email", "",
-		http.Header{"Metadata-Flavor": {"Google"}})
+// mayRun asks the server once, so that a refusal is told before the program starts, and
+// returns the project.
+func mayRun(ctx context.Context, socket, account string) (project string, err error) {
+	ask := func(path string) (int, string, error) {
+		resp, text, err := newDial(socket).ask(ctx, http.MethodGet, private.Prefix+url.PathEscape(account)+metadata.Base+path, "",
+			http.Header{"Metadata-Flavor": {"Google"}})
+		if err != nil {
+			return 0, "", err
+		}
+		return resp.StatusCode, strings.TrimSpace(text), nil
+	}
+	status, text, err := ask("instance/service-accounts/default/email")
+	if err == nil && status == http.StatusOK {
+		status, text, err = ask("project/project-id")
+	}
 	switch {
 	case err != nil:
-		return err
-	case resp.StatusCode == http.StatusOK:
-		return nil
-	case resp.StatusCode >= http.StatusInternalServerError:
-		return failed(errors.New("the server cannot decide now: " + printable(strings.TrimSpace(text))))
+		return "", err
+	case status == http.StatusOK:
+		return text, nil
+	case status >= http.StatusInternalServerError:
+		return "", failed(errors.New("the server cannot decide now: " + printable(text)))
 	}
-	return no(fmt.Errorf("user %s may not run as %s: %s", strconv.Itoa(os.Getuid()), account, printable(strings.TrimSpace(text))+owners(text)))
+	return "", no(fmt.Errorf("user %s may not run as %s: %s", strconv.Itoa(os.Getuid()), account, printable(text)+owners(text)))
 }

@@ -11,6 +11,8 @@ import (
 // runDoorCommand is the door of `run`, on Linux.
 func runDoorCommand(*env) *cobra.Command { return &cobra.Command{Use: doorUse, Hidden: true} }
 
-func startDoor(string, string) (string, error) { return "", failed(attest.ErrUnsupported) }
+func startDoor(string, string) (address, project string, err error) {
+	return "", "", failed(attest.ErrUnsupported)
+}
 
 func become(string, []string, []string) error { return attest.ErrUnsupported }

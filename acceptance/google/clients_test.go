@@ -88,8 +88,12 @@ func (d decoded) check(t *testing.T, issuer, typ, account, aud string, also map[
 			t.Errorf("there is a claim %s: %s", k, d.claims[k])
 		}
 	}
-	if text(t, d.header["alg"]) != "RS256" || text(t, d.header["typ"]) != typ || text(t, d.header["kid"]) == "" || len(d.header) != 3 {
-		t.Errorf("header %s, want alg RS256, typ %s and a kid", d.header, typ)
+	alg := "RS256"
+	if account == "ledger" {
+		alg = "ES256"
+	}
+	if text(t, d.header["alg"]) != alg || text(t, d.header["typ"]) != typ || text(t, d.header["kid"]) == "" || len(d.header) != 3 {
+		t.Errorf("header %s, want alg %s, typ %s and a kid", d.header, alg, typ)
 	}
 	now := time.Now().Unix()
 	iat, exp := number(t, d.claims["iat"]), number(t, d.claims["exp"])
@@ -257,27 +261,22 @@ type redirect struct{ host string }
 func (r redirect) RoundTrip(req *http.Request) (*http.Response, error) {
 	out := req.Clone(req.Context())
 	out.URL = &url.URL{Scheme: "http", Host: r.host, Path: req.URL.Path}
+	if strings.HasPrefix(req.URL.Path, "/iap/") { // where Google has its ES256 keys: we have one set
+		out.URL.Path = "/oauth2/v3/certs"
+	}
 	out.Host = ""
 	return http.DefaultTransport.RoundTrip(out)
 }
 
 func validators(t *testing.T, s *server) {
-	raw := s.us().run(t, "api-idtoken", audience).Token
-	s.decode(t, raw)
-	a, err := authidtoken.NewValidator(&authidtoken.ValidatorOptions{RS256CertsURL: "http://" + s.issuer + "/oauth2/v3/certs"})
+	certs := "http://" + s.issuer + "/oauth2/v3/certs"
+	a, err := authidtoken.NewValidator(&authidtoken.ValidatorOptions{RS256CertsURL: certs, ES256CertsURL: certs})
 	if err != nil {
 		t.Fatal(err)
 	}
 	b, err := idtoken.NewValidator(t.Context(), option.WithHTTPClient(&http.Client{Transport: redirect{s.issuer}}))
 	if err != nil {
 		t.Fatal(err)
-	}
-	forged := []byte(raw)
-	first := &forged[strings.LastIndex(raw, ".")+1] // of the signature; base64 has both letters
-	if *first != 'A' {
-		*first = 'A'
-	} else {
-		*first = 'B'
 	}
 	for name, subject := range map[string]func(ctx context.Context, raw, aud string) (string, error){
 		"cloud.google.com/go/auth": func(ctx context.Context, raw, aud string) (string, error) {
@@ -295,58 +294,138 @@ func validators(t *testing.T, s *server) {
 			return p.Subject, nil
 		},
 	} {
-		t.Run(name, func(t *testing.T) {
+		s.verified(t, name, false, func(t *testing.T, raw, _, aud string) (string, error) { return subject(t.Context(), raw, aud) })
+	}
+}
+
+// verified holds a library's verification, which returns the subject of a good token,
+// against good and bad ones of an account of each algorithm. Not every library looks at
+// the issuer.
+func (s *server) verified(t *testing.T, name string, looks bool, subject func(t *testing.T, raw, issuer, aud string) (string, error)) {
+	for algorithm, account := range s.accounts() {
+		t.Run(name+" takes "+algorithm, func(t *testing.T) {
 			t.Parallel()
-			if got, err := subject(t.Context(), raw, audience); err != nil || got != "spiffe://acme.test/sa/orders" {
+			raw := s.at(account.door).run(t, "api-idtoken", audience).Token
+			if alg := text(t, s.decode(t, raw).header["alg"]); alg != algorithm {
+				t.Fatalf("a token of %s is signed with %s", account.name, alg)
+			}
+			issuer := "http://" + s.issuer
+			if got, err := subject(t, raw, issuer, audience); err != nil || got != "spiffe://acme.test/sa/"+account.name {
 				t.Errorf("our token: %q, %v", got, err)
 			}
-			if _, err := subject(t.Context(), raw, "https://elsewhere.test"); err == nil {
+			if _, err := subject(t, raw, issuer, "https://elsewhere.test"); err == nil {
 				t.Error("another audience is taken")
 			}
-			if _, err := subject(t.Context(), string(forged), audience); err == nil {
+			if _, err := subject(t, forge(raw), issuer, audience); err == nil {
 				t.Error("a changed signature is taken")
+			}
+			if _, err := subject(t, raw, "https://elsewhere.test", audience); looks && err == nil {
+				t.Error("another issuer is taken")
 			}
 		})
 	}
 }
 
-func otherUser(t *testing.T, s *server) {
-	if os.Getuid() != 0 {
-		if os.Getenv("CI") != "" {
-			t.Fatal("running a client as another user needs root, and CI has to do it")
-		}
-		t.Skip("running a client as another user needs root")
+// forge changes the signature of a token.
+func forge(raw string) string {
+	forged := []byte(raw)
+	first := &forged[strings.LastIndex(raw, ".")+1] // of the signature; base64 has both letters
+	if *first != 'A' {
+		*first = 'A'
+	} else {
+		*first = 'B'
 	}
-	for _, tt := range []struct {
-		name string
-		c    client
-		who  string // "" for nobody
-	}{
-		{"the other user at our door is nobody", client{door: s.door, uid: otherUID}, ""},
-		{"root at the other user's door is nobody", client{door: s.otherDoor, uid: 0}, ""},
-		{"the other user at their own door is reports", client{door: s.otherDoor, uid: otherUID}, "reports"},
-		{"root at root's own door is orders", client{door: s.door, uid: 0}, "orders"},
-	} {
+	return string(forged)
+}
+
+func elliptic(t *testing.T, s *server) {
+	ledger := s.at(s.ecDoor)
+	got := ledger.run(t, "auth-adc")
+	s.decode(t, got.Token).check(t, "http://"+s.issuer, "at+jwt", "ledger", "http://"+s.issuer,
+		map[string]string{"client_id": "SUB", "scope": `"` + cloudPlatform + ` https://www.googleapis.com/auth/userinfo.email"`})
+	got = ledger.run(t, "auth-standard", audience)
+	s.decode(t, got.Token).check(t, "http://"+s.issuer, "JWT", "ledger", audience, idClaims("ledger"))
+	called := ledger.run(t, "api-call", audience, "http://"+s.gateway+"/v1/a")
+	if who := told(t, called.Calls[0]).Get("X-Forwarded-User"); who != "ledger" {
+		t.Errorf("the upstream was told of %q", who)
+	}
+}
+
+// universe is why metadata[].universe_domain is googleapis.com by default: another
+// one keeps no access token from Google, and breaks calls with ID tokens. When this
+// fails, look again.
+func universe(t *testing.T, s *server) {
+	far := s.at(s.farDoor)
+	got := far.run(t, "auth-adc")
+	s.decode(t, got.Token)
+	if got.Values["universe"] != "acme.invalid" {
+		t.Errorf("the library read %q", got.Values["universe"])
+	}
+	for _, program := range []string{"auth-idtoken", "api-idtoken"} {
+		s.decode(t, far.run(t, program, audience).Token)
+	}
+	if got := far.run(t, "auth-google"); got.Token == "" {
+		t.Error("the library sends nothing to Google: then this is a better default")
+	} else {
+		s.decode(t, got.Token)
+	}
+	for _, c := range far.run(t, "api-call", audience, "http://"+s.gateway+"/v1/a").Calls {
+		told(t, c)
+	}
+	if _, err := far.try(t, "auth-call", audience, "http://"+s.gateway+"/v1/a"); err == nil || !strings.Contains(err.Error(), "universe domain") {
+		t.Errorf("a call with an ID token of another universe: %v", err)
+	}
+	for _, c := range s.us().run(t, "auth-call", audience, "http://"+s.gateway+"/v1/a").Calls {
+		told(t, c)
+	}
+}
+
+func otherUser(t *testing.T, s *server) {
+	needsRoot(t)
+	for _, tt := range s.users() {
 		for _, program := range []string{"api-idtoken", "auth-idtoken", "auth-adc", "oauth2-adc"} {
 			t.Run(tt.name+" with "+program, func(t *testing.T) {
 				t.Parallel()
 				got, err := tt.c.try(t, program, audience)
-				switch {
-				case tt.who == "" && err == nil:
-					t.Errorf("got %s", got.Token)
-				case tt.who == "":
-					s.refused(1)
-					if !strings.Contains(err.Error(), "no identity for this caller") {
-						t.Errorf("%v, want to be told why", err)
-					}
-				case err != nil:
-					t.Error(err)
-				default:
-					if sub := text(t, s.decode(t, got.Token).claims["sub"]); sub != "spiffe://acme.test/sa/"+tt.who {
-						t.Errorf("sub is %s", sub)
-					}
-				}
+				s.isWho(t, tt.who, 1, got, err)
 			})
+		}
+	}
+}
+
+// A user runs clients at a door, and is an account there, or nobody.
+type user struct {
+	name string
+	c    client
+	who  string // "" for nobody
+}
+
+func (s *server) users() []user {
+	return []user{
+		{"the other user at our door is nobody", client{door: s.door, uid: otherUID}, ""},
+		{"root at the other user's door is nobody", client{door: s.otherDoor, uid: 0}, ""},
+		{"the other user at their own door is reports", client{door: s.otherDoor, uid: otherUID}, "reports"},
+		{"root at root's own door is orders", client{door: s.door, uid: 0}, "orders"},
+	}
+}
+
+// isWho holds what a client got against who it is. Who is nobody gets nothing, is told
+// so, and was refused so many tokens.
+func (s *server) isWho(t *testing.T, who string, refusals int, got result, err error) {
+	t.Helper()
+	switch {
+	case who == "" && err == nil:
+		t.Errorf("got %s", got.Token)
+	case who == "":
+		s.refused(refusals)
+		if !strings.Contains(err.Error(), "no identity for this caller") {
+			t.Errorf("%v, want to be told why", err)
+		}
+	case err != nil:
+		t.Error(err)
+	default:
+		if sub := text(t, s.decode(t, got.Token).claims["sub"]); sub != "spiffe://acme.test/sa/"+who {
+			t.Errorf("sub is %s", sub)
 		}
 	}
 }

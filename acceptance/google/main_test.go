@@ -62,25 +62,32 @@ func (c *client) run(t *testing.T, program string, args ...string) result {
 // and its own name.
 func (c *client) try(t *testing.T, program string, args ...string) (result, error) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	defer cancel()
 	dir := forEverybody(t)
 	exe := filepath.Join(dir, "client")
 	copyBinary(t, exe)
-	cmd := exec.CommandContext(ctx, exe, args...)
-	cmd.Dir = dir // no credentials file can be here
-	cmd.Env = append([]string{"GCE_METADATA_HOST=" + c.door, "ACCEPTANCE_PROGRAM=" + program}, c.extra...)
+	env := append([]string{"GCE_METADATA_HOST=" + c.door, "ACCEPTANCE_PROGRAM=" + program}, c.extra...)
+	return c.process(t, dir, append([]string{exe}, args...), env)
+}
+
+// process runs a program of any language, which prints its result as its last line.
+func (c *client) process(t *testing.T, dir string, argv, env []string) (result, error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
+	cmd.Dir, cmd.Env = dir, env // no credentials file can be in dir
 	if c.uid != os.Getuid() {
 		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(c.uid), Gid: uint32(c.uid)}}
 	}
 	var out, problem bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &problem
 	if err := cmd.Run(); err != nil {
-		return result{}, fmt.Errorf("%s: %w: %s%s", program, err, out.String(), problem.String())
+		return result{}, fmt.Errorf("%s: %w: %s%s", argv, err, out.String(), problem.String())
 	}
+	lines := strings.Split(strings.TrimSpace(out.String()), "\n")
 	var got result
-	if err := json.Unmarshal(out.Bytes(), &got); err != nil {
-		t.Fatalf("%s printed %q: %v", program, out.String(), err)
+	if err := json.Unmarshal([]byte(lines[len(lines)-1]), &got); err != nil {
+		t.Fatalf("%s printed %q: %v", argv, out.String(), err)
 	}
 	return got, nil
 }
@@ -127,22 +134,13 @@ func copyBinary(t *testing.T, to string) {
 	}
 }
 
-// TestGoLibraries runs every client against one server, stops it, and holds its
-// log against what the clients got.
-func TestGoLibraries(t *testing.T) {
-	t.Parallel()
+// suite runs every client of a language against one server, stops it, and holds its
+// log against what the clients got: at least so many tokens.
+func suite(t *testing.T, least int, tests map[string]func(*testing.T, *server)) *server {
+	t.Helper()
 	s := start(t)
 	t.Run("clients", func(t *testing.T) {
-		for name, test := range map[string]func(*testing.T, *server){
-			"metadata tells who and where we are":                metadataValues,
-			"application default credentials":                    accessTokens,
-			"identity tokens":                                    idTokens,
-			"an audience that nothing allows":                    foreignAudience,
-			"calls with idtoken.NewClient arrive":                callsArrive,
-			"the gateway takes nothing else":                     callsRefused,
-			"Go's validators take our tokens":                    validators,
-			"another user gets another identity, or none at all": otherUser,
-		} {
+		for name, test := range tests {
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()
 				test(t, s)
@@ -153,11 +151,28 @@ func TestGoLibraries(t *testing.T) {
 	t.Run("the log verifies after the server was stopped", func(t *testing.T) {
 		s.sallyport(t, "audit", "verify", "--data-dir", s.dataDir)
 	})
-	t.Run("the log has every token that was handed out", func(t *testing.T) { everyTokenIsRecorded(t, s) })
+	t.Run("the log has every token that was handed out", func(t *testing.T) { everyTokenIsRecorded(t, s, least) })
+	return s
+}
+
+func TestGoLibraries(t *testing.T) {
+	t.Parallel()
+	s := suite(t, 10, map[string]func(*testing.T, *server){
+		"metadata tells who and where we are":                metadataValues,
+		"application default credentials":                    accessTokens,
+		"identity tokens":                                    idTokens,
+		"an audience that nothing allows":                    foreignAudience,
+		"calls with idtoken.NewClient arrive":                callsArrive,
+		"the gateway takes nothing else":                     callsRefused,
+		"Go's validators take our tokens":                    validators,
+		"an account that signs with ES256":                   elliptic,
+		"another universe than Google's":                     universe,
+		"another user gets another identity, or none at all": otherUser,
+	})
 	t.Run("the log has every refusal, once", func(t *testing.T) { everyRefusalIsRecorded(t, s) })
 }
 
-func everyTokenIsRecorded(t *testing.T, s *server) {
+func everyTokenIsRecorded(t *testing.T, s *server, least int) {
 	var minted, seen, refused []string
 	for _, r := range s.search(t, "--action", "token.mint") {
 		if r.Decision == "allow" {
@@ -180,7 +195,7 @@ func everyTokenIsRecorded(t *testing.T, s *server) {
 			seen = append(seen, r.Payload.TokenID)
 		}
 	}
-	if len(minted) < 10 {
+	if len(minted) < least {
 		t.Errorf("only %d tokens were handed out: the tests above did not run", len(minted))
 	}
 	if len(minted) < len(seen) {

@@ -6,11 +6,13 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strings"
 	"time"
 
 	"cloud.google.com/go/auth"
 	"cloud.google.com/go/auth/credentials"
 	authidtoken "cloud.google.com/go/auth/credentials/idtoken"
+	"cloud.google.com/go/auth/httptransport"
 	"cloud.google.com/go/compute/metadata"
 	"golang.org/x/oauth2/google"
 	"google.golang.org/api/idtoken"
@@ -49,6 +51,8 @@ var programs = map[string]func(context.Context, []string) (result, error){
 	"auth-license": func(_ context.Context, a []string) (result, error) {
 		return authProgram(a, authidtoken.ComputeTokenFormatFullWithLicense)
 	},
+	"auth-call":   authCallProgram,
+	"auth-google": googleProgram,
 	"api-idtoken": apiProgram,
 	"api-call":    callProgram,
 }
@@ -150,8 +154,50 @@ func callProgram(ctx context.Context, args []string) (result, error) {
 	if err != nil {
 		return result{}, err
 	}
+	return calls(client, args[1:])
+}
+
+// authCallProgram is the same with the newer library.
+func authCallProgram(_ context.Context, args []string) (result, error) {
+	c, err := authidtoken.NewCredentials(&authidtoken.Options{Audience: args[0]})
+	if err != nil {
+		return result{}, err
+	}
+	client, err := httptransport.NewClient(&httptransport.Options{Credentials: c})
+	if err != nil {
+		return result{}, err
+	}
+	return calls(client, args[1:])
+}
+
+// googleProgram asks an API of Google's, as every generated client does, and says
+// whether our access token was about to be sent there.
+func googleProgram(context.Context, []string) (result, error) {
+	var sent string
+	client, err := httptransport.NewClient(&httptransport.Options{
+		DetectOpts: &credentials.DetectOptions{Scopes: []string{cloudPlatform}},
+		BaseRoundTripper: roundTripper(func(r *http.Request) (*http.Response, error) {
+			sent = strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer ")
+			return nil, errors.New("not sent")
+		}),
+	})
+	if err != nil {
+		return result{}, err
+	}
+	if _, err = client.Get("https://storage.googleapis.com/storage/v1/b"); sent == "" {
+		return result{}, err
+	}
+	return result{Token: sent}, nil
+}
+
+type roundTripper func(*http.Request) (*http.Response, error)
+
+// RoundTrip implements http.RoundTripper.
+func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+func calls(client *http.Client, urls []string) (result, error) {
 	var out result
-	for _, url := range args[1:] {
+	for _, url := range urls {
 		resp, err := client.Get(url)
 		if err != nil {
 			return out, err

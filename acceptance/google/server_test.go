@@ -25,12 +25,13 @@ const audience = "https://invoices.acme.test"
 
 // A server is a running `sallyport serve`, and what the tests got from it.
 type server struct {
-	binary, dataDir                           string
-	issuer, door, otherDoor, gateway, healthy string // HOST:PORT
-	upstream                                  *httptest.Server
-	cmd                                       *exec.Cmd
-	stderr                                    syncBuffer
-	exited                                    chan error
+	binary, dataDir, config          string
+	issuer, gateway, healthy         string // HOST:PORT
+	door, otherDoor, ecDoor, farDoor string // of orders, reports, ledger; orders in another universe
+	upstream                         *httptest.Server
+	cmd                              *exec.Cmd
+	stderr                           syncBuffer
+	exited                           chan error
 
 	mu           sync.Mutex
 	tokenIDs     []string // `jti` of every token a client showed us
@@ -108,22 +109,26 @@ telemetry: {listen: %[3]s}
 metadata:
   - {listen: %[4]s, service_accounts: [orders], project: {id: acme-project, number: 100000000042}}
   - {listen: %[5]s, service_accounts: [reports], project: {id: acme-project, number: 100000000042}}
+  - {listen: %[11]s, service_accounts: [ledger], project: {id: acme-project, number: 100000000042}}
+  - {listen: %[12]s, service_accounts: [orders], project: {id: acme-project, number: 100000000042}, universe_domain: acme.invalid}
 service_accounts:
   - {name: orders, attest: [{uid: %[6]d}]}
   - {name: reports, attest: [{uid: %[7]d}]}
+  - {name: ledger, attest: [{uid: %[6]d}], algorithm: ES256}
 gateway: {listen: %[8]s}
 services:
   - name: invoices
     audiences: [%[9]s]
     http: {hosts: [127.0.0.1], upstream: %[10]q, identity_headers: {X-Forwarded-User: principal.name}}
 policies:
-  - {name: orders-read-invoices, allow: ["serviceAccount:orders"], to: [invoices], actions: [http.get]}
+  - {name: two-read-invoices, allow: ["serviceAccount:orders", "serviceAccount:ledger"], to: [invoices], actions: [http.get]}
+  - {name: we-may-run-as-orders, allow: ["user:local/%[6]d"], to: ["serviceAccount:orders"], actions: [workload.run]}
 `
 
 func (s *server) try(t *testing.T) error {
 	t.Helper()
 	var free []net.Listener
-	for _, addr := range []*string{&s.issuer, &s.door, &s.otherDoor, &s.gateway, &s.healthy} {
+	for _, addr := range []*string{&s.issuer, &s.gateway, &s.healthy, &s.door, &s.otherDoor, &s.ecDoor, &s.farDoor} {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
 			t.Fatal(err)
@@ -133,12 +138,12 @@ func (s *server) try(t *testing.T) error {
 	for _, l := range free { // all at once, or two could be the same
 		_ = l.Close()
 	}
-	path := filepath.Join(filepath.Dir(s.dataDir), "sallyport.yaml")
-	text := fmt.Sprintf(file, s.dataDir, s.issuer, s.healthy, s.door, s.otherDoor, os.Getuid(), otherUID, s.gateway, audience, s.upstream.URL)
-	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+	s.config = filepath.Join(filepath.Dir(s.dataDir), "sallyport.yaml")
+	text := fmt.Sprintf(file, s.dataDir, s.issuer, s.healthy, s.door, s.otherDoor, os.Getuid(), otherUID, s.gateway, audience, s.upstream.URL, s.ecDoor, s.farDoor)
+	if err := os.WriteFile(s.config, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	s.cmd = exec.Command(s.binary, "serve", "--config", path)
+	s.cmd = exec.Command(s.binary, "serve", "--config", s.config)
 	s.cmd.Stderr = &s.stderr
 	if err := s.cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -233,7 +238,18 @@ func (s *server) search(t *testing.T, args ...string) []record {
 	return out
 }
 
-func (s *server) us() *client { return &client{door: s.door, uid: os.Getuid()} }
+// us is a client that is an account at its own door, orders.
+func (s *server) us() *client { return s.at(s.door) }
+
+// An account is one that we are at a door.
+type account struct{ name, door string }
+
+// accounts are ours, by the algorithm that signs their tokens.
+func (s *server) accounts() map[string]account {
+	return map[string]account{"RS256": {"orders", s.door}, "ES256": {"ledger", s.ecDoor}}
+}
+
+func (s *server) at(door string) *client { return &client{door: door, uid: os.Getuid()} }
 
 func (s *server) refused(n int) {
 	s.mu.Lock()

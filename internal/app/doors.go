@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/sallyport-dev/sallyport/internal/attest"
+	"github.com/sallyport-dev/sallyport/internal/config"
 	"github.com/sallyport-dev/sallyport/internal/door"
 	"github.com/sallyport-dev/sallyport/internal/door/actions"
 	"github.com/sallyport-dev/sallyport/internal/door/admin"
@@ -25,13 +26,6 @@ import (
 	"github.com/sallyport-dev/sallyport/token"
 	"github.com/sallyport-dev/sallyport/verifier"
 )
-
-// WorkloadSocket is where local programs reach a server: the SPIFFE Workload API,
-// `sallyport run` and `token mint`.
-func WorkloadSocket(dataDir string) string { return filepath.Join(dataDir, "workload.sock") }
-
-// AdminSocket is where operators reach a server.
-func AdminSocket(dataDir string) string { return filepath.Join(dataDir, "admin.sock") }
 
 // attests reports whether callers can be attested, or have to be believed.
 func (a *App) attests() bool { return runtime.GOOS == "linux" || !a.o.Dev }
@@ -164,7 +158,7 @@ func (a *App) serveWorkloads(local door.Local, mint *issuer.Issuer) error {
 		closers = append(closers, tree.Close)
 	}
 	rest := under(actions.Path, actions.New(&local), self)
-	s, err := a.serveUnix("workload", WorkloadSocket(a.c.DataDir), http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	s, err := a.serveUnix("workload", a.c.Workload.Listen, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		name, _, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, private.Prefix), "/")
 		switch h := as[name]; {
 		case r.ProtoMajor == 2 && strings.HasPrefix(r.Header.Get("Content-Type"), "application/grpc"):
@@ -188,7 +182,7 @@ func (a *App) serveWorkloads(local door.Local, mint *issuer.Issuer) error {
 }
 
 func (a *App) serveAdmin() error {
-	_, err := a.serveUnix("admin", AdminSocket(a.c.DataDir), admin.New(a.guard, operator{a}))
+	_, err := a.serveUnix("admin", config.AdminSocket(a.c.DataDir), admin.New(a.guard, operator{a}))
 	return err
 }
 
@@ -196,12 +190,16 @@ func (a *App) serveAdmin() error {
 const maxSocketPath = 107
 
 // serveUnix listens on path, which everybody may connect to: who they are, the
-// kernel says. What lies there is left of an earlier run, since data_dir is locked.
+// kernel says. A socket that lies there and that nobody serves is of an earlier run.
 func (a *App) serveUnix(name, path string, h http.Handler) (*server, error) {
 	if len(path) > maxSocketPath {
-		return nil, a.c.Mistaken(fmt.Errorf("data_dir: %s is %d bytes long, and a socket's path may have %d: choose a shorter folder", path, len(path), maxSocketPath))
+		where := "data_dir"
+		if filepath.Dir(path) != a.c.DataDir {
+			where = "workload.listen"
+		}
+		return nil, a.c.Mistaken(fmt.Errorf("%s: %s is %d bytes long, and a socket's path may have %d: choose a shorter folder", where, path, len(path), maxSocketPath))
 	}
-	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+	if err := removeSocket(path); err != nil {
 		return nil, fmt.Errorf("listen for %s: %w", name, err)
 	}
 	l, err := net.Listen("unix", path)
@@ -213,4 +211,22 @@ func (a *App) serveUnix(name, path string, h http.Handler) (*server, error) {
 		return nil, fmt.Errorf("listen for %s: %w", name, err)
 	}
 	return s, nil
+}
+
+// removeSocket removes what an earlier run has left, and nothing else.
+func removeSocket(path string) error {
+	info, err := os.Lstat(path)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return nil
+	case err != nil:
+		return err
+	case info.Mode().Type() != os.ModeSocket:
+		return fmt.Errorf("%s is there, and no socket: it stays", path)
+	}
+	if c, err := net.Dial("unix", path); err == nil {
+		_ = c.Close()
+		return fmt.Errorf("%s is served by another server", path)
+	}
+	return os.Remove(path)
 }

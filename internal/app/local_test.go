@@ -77,12 +77,12 @@ func TestWorkloadSocket(t *testing.T) {
 			h = http.Header{}
 		}
 		h.Set(google, "Google")
-		status, body := overSocket(t, app.WorkloadSocket(p.dir), "GET", tt.path, "", h)
+		status, body := overSocket(t, config.WorkloadSocket(p.dir), "GET", tt.path, "", h)
 		if status != tt.status || !strings.Contains(body, tt.contains) {
 			t.Errorf("%s: got %d %s, want %d with %q", tt.name, status, body, tt.status, tt.contains)
 		}
 	}
-	if status, body := overSocket(t, app.WorkloadSocket(p.dir), "GET", "/run/reports"+identity, "", http.Header{}); status != 403 {
+	if status, body := overSocket(t, config.WorkloadSocket(p.dir), "GET", "/run/reports"+identity, "", http.Header{}); status != 403 {
 		t.Errorf("without the header: %d %s", status, body)
 	}
 }
@@ -100,7 +100,7 @@ func TestAdminKeys(t *testing.T) {
 		}
 		return out
 	}
-	status, body := overSocket(t, app.AdminSocket(p.dir), "GET", admin.KeysPath, "", nil)
+	status, body := overSocket(t, config.AdminSocket(p.dir), "GET", admin.KeysPath, "", nil)
 	if status != 200 || len(list(body)) != 6 {
 		t.Fatalf("%d %s", status, body)
 	}

@@ -47,7 +47,7 @@ func onlyOrders(c *config.Config, _ *app.Options) {
 }
 
 func endpoint(p *program) workloadapi.SourceOption {
-	return workloadapi.WithClientOptions(workloadapi.WithAddr("unix://" + app.WorkloadSocket(p.dir)))
+	return workloadapi.WithClientOptions(workloadapi.WithAddr("unix://" + config.WorkloadSocket(p.dir)))
 }
 
 // patience bounds what waits for the server.
@@ -110,10 +110,10 @@ func TestWorkloadAPIWithGoSPIFFE(t *testing.T) {
 	if _, err := jwtsvid.ParseAndValidate(jwt.Marshal(), tokens, []string{"https://second.test"}); err != nil {
 		t.Errorf("by the bundle: %v", err)
 	}
-	if got, err := workloadapi.ValidateJWTSVID(ctx, jwt.Marshal(), config.DevAudience, workloadapi.WithAddr("unix://"+app.WorkloadSocket(p.dir))); err != nil || got.ID != svid.ID {
+	if got, err := workloadapi.ValidateJWTSVID(ctx, jwt.Marshal(), config.DevAudience, workloadapi.WithAddr("unix://"+config.WorkloadSocket(p.dir))); err != nil || got.ID != svid.ID {
 		t.Errorf("by the server: %v, %v", got, err)
 	}
-	if _, err := workloadapi.ValidateJWTSVID(ctx, jwt.Marshal(), "https://third.test", workloadapi.WithAddr("unix://"+app.WorkloadSocket(p.dir))); err == nil {
+	if _, err := workloadapi.ValidateJWTSVID(ctx, jwt.Marshal(), "https://third.test", workloadapi.WithAddr("unix://"+config.WorkloadSocket(p.dir))); err == nil {
 		t.Error("validated for another audience")
 	}
 
@@ -183,12 +183,12 @@ func TestWorkloadAPIPushesChanges(t *testing.T) {
 // adminDo asks the admin door.
 func adminDo(t *testing.T, p *program, path, body string) (int, string) {
 	t.Helper()
-	return overSocket(t, app.AdminSocket(p.dir), "POST", path, body, nil)
+	return overSocket(t, config.AdminSocket(p.dir), "POST", path, body, nil)
 }
 
 func dialAPI(t *testing.T, p *program) api.SpiffeWorkloadAPIClient {
 	t.Helper()
-	conn, err := grpc.NewClient("unix://"+app.WorkloadSocket(p.dir), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	conn, err := grpc.NewClient("unix://"+config.WorkloadSocket(p.dir), grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -302,7 +302,7 @@ func TestGatewayTakesNoSVID(t *testing.T) {
 	t.Parallel()
 	p := start(t, t.TempDir(), nil, onlyOrders)
 	svid, err := workloadapi.FetchJWTSVID(patience(t), jwtsvid.Params{Audience: config.DevAudience, Subject: spiffeid.RequireFromString("spiffe://dev.internal/sa/orders")},
-		workloadapi.WithAddr("unix://"+app.WorkloadSocket(p.dir)))
+		workloadapi.WithAddr("unix://"+config.WorkloadSocket(p.dir)))
 	if err != nil {
 		t.Fatal(err)
 	}

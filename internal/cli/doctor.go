@@ -105,7 +105,7 @@ func (f *findings) file(ctx context.Context, c *config.Config, able attest.Abili
 	}
 	f.key(c)
 	f.folder(c)
-	if conn, err := (&net.Dialer{}).DialContext(ctx, "unix", app.AdminSocket(c.DataDir)); err == nil {
+	if conn, err := (&net.Dialer{}).DialContext(ctx, "unix", config.AdminSocket(c.DataDir)); err == nil {
 		_ = conn.Close()
 		f.add("ok", "server", "one is running on this data_dir: its addresses are taken by it")
 		return

@@ -12,7 +12,7 @@ import (
 	"github.com/go-json-experiment/json"
 	"github.com/spf13/cobra"
 
-	"github.com/sallyport-dev/sallyport/internal/app"
+	"github.com/sallyport-dev/sallyport/internal/config"
 	"github.com/sallyport-dev/sallyport/internal/door/admin"
 )
 
@@ -75,7 +75,7 @@ func (e *env) operate(ctx context.Context, p *place, method, path string, body a
 			return failed(err)
 		}
 	}
-	d := newDial(app.AdminSocket(dir))
+	d := newDial(config.AdminSocket(dir))
 	resp, answer, err := d.ask(ctx, method, path, string(text), http.Header{"Content-Type": {"application/json"}})
 	if err != nil {
 		return err

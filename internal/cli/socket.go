@@ -13,7 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/sallyport-dev/sallyport/internal/app"
+	"github.com/sallyport-dev/sallyport/internal/config"
 )
 
 // spiffeSocket is the variable that says where a host's Workload API is (SPIFFE
@@ -31,7 +31,7 @@ type endpoint struct {
 
 func (p *endpoint) flags(c *cobra.Command) {
 	p.place.flags(c)
-	c.Flags().StringVar(&p.socket, "socket", "", "the server's workload.sock (default $"+spiffeSocket+", else "+app.WorkloadSocket(defaultDataDir)+")")
+	c.Flags().StringVar(&p.socket, "socket", "", "the server's socket (default $"+spiffeSocket+", else "+config.WorkloadSocket(defaultDataDir)+")")
 }
 
 // path returns the socket of the server that was named, or of the one of this host.
@@ -41,15 +41,21 @@ func (p *endpoint) path() (string, error) {
 		return "", misuse(errors.New("--socket says where the server is: leave --data-dir and --config away"))
 	case p.socket != "":
 		return strings.TrimPrefix(p.socket, "unix://"), nil
+	case p.config != "" && p.dataDir == "":
+		cfg, err := load(p.config)
+		if err != nil {
+			return "", err
+		}
+		return cfg.Workload.Listen, nil
 	case p.config != "" || p.dataDir != "":
-		dir, err := p.dir()
-		return app.WorkloadSocket(dir), err
+		dir, err := p.dir() // which says that it takes one of them
+		return config.WorkloadSocket(dir), err
 	case strings.HasPrefix(env, "unix://"):
 		return strings.TrimPrefix(env, "unix://"), nil
 	case env != "":
 		return "", misuse(fmt.Errorf("%s is %q: want unix:///PATH", spiffeSocket, env))
 	}
-	return app.WorkloadSocket(defaultDataDir), nil
+	return config.WorkloadSocket(defaultDataDir), nil
 }
 
 // dial is a client of the server behind a Unix socket.

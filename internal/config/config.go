@@ -54,6 +54,8 @@ type Config struct {
 	// Admin says who may administer this server.
 	Admin Admin `yaml:"admin,omitempty"`
 
+	Workload Workload `yaml:"workload,omitempty"`
+
 	ServiceAccounts []ServiceAccount    `yaml:"service_accounts,omitempty"`
 	Providers       []federation.Config `yaml:"providers,omitempty"`
 	Gateway         gateway.Config      `yaml:"gateway,omitempty"`
@@ -69,6 +71,20 @@ type Admin struct {
 	// UIDs are local users who may, besides the server's own.
 	UIDs []uint32 `yaml:"uids,omitempty"`
 }
+
+// Workload is where the SPIFFE Workload API, `sallyport run` and `token mint` find
+// this server.
+type Workload struct {
+	// Listen is the path of a Unix socket; a relative path starts at the file's
+	// folder. Its folder is there. Default: workload.sock in data_dir.
+	Listen string `yaml:"listen,omitempty"`
+}
+
+// WorkloadSocket is where the socket is in a data_dir.
+func WorkloadSocket(dataDir string) string { return filepath.Join(dataDir, "workload.sock") }
+
+// AdminSocket is where operators reach a server.
+func AdminSocket(dataDir string) string { return filepath.Join(dataDir, "admin.sock") }
 
 // ServiceAccount is one entry of "service_accounts": who it is, and how its tokens
 // are made.
@@ -111,6 +127,11 @@ func (c *Config) Complete(dir string) error {
 		m.add("data_dir", "is missing: write the folder for keys and the audit log, such as /var/lib/sallyport")
 	} else if !filepath.IsAbs(c.DataDir) {
 		c.DataDir = filepath.Join(dir, c.DataDir)
+	}
+	if c.Workload.Listen == "" {
+		c.Workload.Listen = WorkloadSocket(c.DataDir)
+	} else if !filepath.IsAbs(c.Workload.Listen) {
+		c.Workload.Listen = filepath.Join(dir, c.Workload.Listen)
 	}
 	if c.Telemetry.Listen == "" {
 		c.Telemetry.Listen = "127.0.0.1:8402"

@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -17,8 +18,8 @@ import (
 )
 
 // A block is a fenced part of a page. Those tagged "sh" are run in order by one
-// bash, "sh server" in the background until it is ready; a "text" block after one
-// says what it prints, with … for anything. "console" is for what only a person,
+// bash, "sh server" in the background until it is ready, in place of the page's
+// server before it; a "text" block after one says what it prints, with … for anything. "console" is for what only a person,
 // or CI itself, can run.
 type block struct {
 	tag, text string
@@ -81,11 +82,15 @@ func runPage(t *testing.T, root, dir, path string, bs []block) {
 	work := t.TempDir()
 	var script strings.Builder
 	script.WriteString("set -euo pipefail\nip link set lo up\n")
+	if containers(bs) {
+		script.WriteString(startContainers)
+	}
 	for i, b := range bs {
 		text := strings.ReplaceAll(b.text, "/tmp/sallyport-dev-", work+"/sallyport-dev-")
 		switch b.tag {
 		case "sh server":
-			fmt.Fprintf(&script, "( %s ) > %s/server.log 2>&1 &\nfor i in $(seq 1200); do curl -sf http://127.0.0.1:8402/readyz >/dev/null && break; sleep 0.05; done\ncurl -sf http://127.0.0.1:8402/readyz >/dev/null\n",
+			fmt.Fprintf(&script, "if [ \"${SERVER:-}\" ]; then kill -TERM $SERVER; wait $SERVER || true; fi\n( exec %s ) >> %s/server.log 2>&1 &\nSERVER=$!\n"+
+				"for i in $(seq 1200); do curl -sf http://127.0.0.1:8402/readyz >/dev/null && break; kill -0 $SERVER; sleep 0.05; done\ncurl -sf http://127.0.0.1:8402/readyz >/dev/null\n",
 				strings.TrimSpace(text), work)
 		case "sh":
 			fmt.Fprintf(&script, "{\n%s\n} > %s/%d.out 2> %s/%d.err\n", text, work, i, work, i)
@@ -94,10 +99,15 @@ func runPage(t *testing.T, root, dir, path string, bs []block) {
 			t.Fatalf("a block tagged %q: nobody runs it", b.tag)
 		}
 	}
-	script.WriteString("trap '' TERM; kill -TERM 0; wait\n")
+	script.WriteString("trap - EXIT; if declare -F clean > /dev/null; then clean; fi; trap '' TERM; kill -TERM 0; wait\n")
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, "unshare", "--net", "--map-root-user", "bash", "-c", script.String())
+	args := []string{"--net", "--map-root-user"}
+	if containers(bs) {
+		needContainers(t)
+		args = []string{"--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"}
+	}
+	cmd := exec.CommandContext(ctx, "unshare", append(args, "bash", "-c", script.String())...)
 	cmd.Dir = dir
 	cmd.Env = append(os.Environ(), "PATH="+path+":"+os.Getenv("PATH"), "TMPDIR="+work, "SALLYPORT_SRC="+root)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
@@ -127,6 +137,50 @@ func runPage(t *testing.T, root, dir, path string, bs []block) {
 		t.Fatalf("the page's commands failed: %v\n%s%s\nserver:\n%s", err, out, last, read("server.log"))
 	}
 }
+
+// containers reports whether a page runs Docker's command.
+func containers(bs []block) bool {
+	return slices.ContainsFunc(bs, func(b block) bool { return b.tag == "sh" && strings.Contains(b.text, "docker run") })
+}
+
+// needContainers stops a test that cannot have a Docker daemon of its own.
+func needContainers(t *testing.T) {
+	t.Helper()
+	var why string
+	if os.Getuid() != 0 {
+		why = "root"
+	}
+	for _, program := range []string{"dockerd", "docker", "ctr", "busybox"} {
+		if _, err := exec.LookPath(program); err != nil {
+			why = program + " (scripts/setup clients)"
+		}
+	}
+	if why == "" {
+		return
+	}
+	if os.Getenv("CI") != "" {
+		t.Fatalf("the page runs containers, which needs %s: in CI it has to run", why)
+	}
+	t.Skipf("the page runs containers, which needs %s", why)
+}
+
+// startContainers starts a Docker daemon that is the page's alone, with an image that
+// is made here: nothing is fetched. It ends with the page's PID namespace.
+const startContainers = `
+D=$TMPDIR/d; mkdir -p $D /sys/fs/cgroup
+ROOTFS=$D/rootfs; mkdir -p $ROOTFS/bin $ROOTFS/etc $ROOTFS/tmp $ROOTFS/proc $ROOTFS/dev $ROOTFS/sys $ROOTFS/run
+cp "$(command -v busybox)" $ROOTFS/bin/busybox; for c in sh sleep wget; do ln -sf busybox $ROOTFS/bin/$c; done
+export DOCKER_HOST=unix://$D/s CONTAINERD_ADDRESS=$D/e/containerd/containerd.sock
+dockerd --iptables=false --ip6tables=false --bridge=none --storage-driver=vfs --data-root $D/data --exec-root $D/e -H $DOCKER_HOST -p $D/pid > $D/log 2>&1 &
+for i in $(seq 600); do docker version > /dev/null 2>&1 && break; sleep 0.05; done
+docker version > /dev/null || { cat $D/log; exit 1; }
+clean() {
+  docker rm -f $(docker ps -aq) > /dev/null
+  rmdir /sys/fs/cgroup/*/sallyport/orders /sys/fs/cgroup/*/sallyport /sys/fs/cgroup/sallyport/orders /sys/fs/cgroup/sallyport 2> /dev/null || true
+}
+trap clean EXIT
+tar -C $ROOTFS -c . | docker import -c 'CMD ["/bin/sh"]' - busybox > /dev/null
+`
 
 // says looks for the lines of want in got, in order, and returns the first that is
 // not there.

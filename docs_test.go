@@ -82,9 +82,6 @@ func runPage(t *testing.T, root, dir, path string, bs []block) {
 	work := t.TempDir()
 	var script strings.Builder
 	script.WriteString("set -euo pipefail\nip link set lo up\n")
-	if containers(bs) {
-		script.WriteString(startContainers)
-	}
 	for i, b := range bs {
 		text := strings.ReplaceAll(b.text, "/tmp/sallyport-dev-", work+"/sallyport-dev-")
 		switch b.tag {
@@ -99,15 +96,17 @@ func runPage(t *testing.T, root, dir, path string, bs []block) {
 			t.Fatalf("a block tagged %q: nobody runs it", b.tag)
 		}
 	}
-	script.WriteString("trap - EXIT; if declare -F clean > /dev/null; then clean; fi; trap '' TERM; kill -TERM 0; wait\n")
+	script.WriteString("trap '' TERM; kill -TERM 0; wait\n")
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
-	args := []string{"--net", "--map-root-user"}
-	if containers(bs) {
-		needContainers(t)
-		args = []string{"--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"}
+	page := filepath.Join(work, "page.sh")
+	if err := os.WriteFile(page, []byte(script.String()), 0o600); err != nil {
+		t.Fatal(err)
 	}
-	cmd := exec.CommandContext(ctx, "unshare", append(args, "bash", "-c", script.String())...)
+	cmd := exec.CommandContext(ctx, "unshare", "--net", "--map-root-user", "bash", page)
+	if m := machineOf(t, bs); m != "" {
+		cmd = exec.CommandContext(ctx, "bash", filepath.Join(root, "testdata", m), page)
+	}
 	cmd.Dir = dir
 	cmd.Env = append(os.Environ(), "PATH="+path+":"+os.Getenv("PATH"), "TMPDIR="+work, "SALLYPORT_SRC="+root)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
@@ -138,49 +137,43 @@ func runPage(t *testing.T, root, dir, path string, bs []block) {
 	}
 }
 
-// containers reports whether a page runs Docker's command.
-func containers(bs []block) bool {
-	return slices.ContainsFunc(bs, func(b block) bool { return b.tag == "sh" && strings.Contains(b.text, "docker run") })
+// machines are for pages whose blocks have a command that this machine may not have
+// running: each is a script of testdata that makes one for the page alone, and what it
+// needs.
+var machines = []struct {
+	command, script string
+	needs           []string
+}{
+	{"docker run", "docker.sh", []string{"dockerd", "docker", "ctr", "busybox"}},
+	{"systemctl", "systemd.sh", []string{"systemctl", "nsenter", "pgrep"}},
 }
 
-// needContainers stops a test that cannot have a Docker daemon of its own.
-func needContainers(t *testing.T) {
+// machineOf returns the script that makes a page's machine, "" if it needs none. It
+// stops a test that cannot have it: in CI that is a failure.
+func machineOf(t *testing.T, bs []block) string {
 	t.Helper()
-	var why string
-	if os.Getuid() != 0 {
-		why = "root"
-	}
-	for _, program := range []string{"dockerd", "docker", "ctr", "busybox"} {
-		if _, err := exec.LookPath(program); err != nil {
-			why = program + " (scripts/setup clients)"
+	for _, m := range machines {
+		if !slices.ContainsFunc(bs, func(b block) bool { return b.tag == "sh" && strings.Contains(b.text, m.command) }) {
+			continue
 		}
+		var why []string
+		if os.Getuid() != 0 {
+			why = append(why, "root")
+		}
+		for _, program := range m.needs {
+			if _, err := exec.LookPath(program); err != nil {
+				why = append(why, program)
+			}
+		}
+		if why != nil && os.Getenv("CI") != "" {
+			t.Fatalf("the page lacks %v: in CI it has to run (scripts/setup clients)", why)
+		} else if why != nil {
+			t.Skipf("the page lacks %v (scripts/setup clients)", why)
+		}
+		return m.script
 	}
-	if why == "" {
-		return
-	}
-	if os.Getenv("CI") != "" {
-		t.Fatalf("the page runs containers, which needs %s: in CI it has to run", why)
-	}
-	t.Skipf("the page runs containers, which needs %s", why)
+	return ""
 }
-
-// startContainers starts a Docker daemon that is the page's alone, with an image that
-// is made here: nothing is fetched. It ends with the page's PID namespace.
-const startContainers = `
-D=$TMPDIR/d; mkdir -p $D /sys/fs/cgroup
-ROOTFS=$D/rootfs; mkdir -p $ROOTFS/bin $ROOTFS/etc $ROOTFS/tmp $ROOTFS/proc $ROOTFS/dev $ROOTFS/sys $ROOTFS/run
-cp "$(command -v busybox)" $ROOTFS/bin/busybox; for c in sh sleep wget; do ln -sf busybox $ROOTFS/bin/$c; done
-export DOCKER_HOST=unix://$D/s CONTAINERD_ADDRESS=$D/e/containerd/containerd.sock
-dockerd --iptables=false --ip6tables=false --bridge=none --storage-driver=vfs --data-root $D/data --exec-root $D/e -H $DOCKER_HOST -p $D/pid > $D/log 2>&1 &
-for i in $(seq 600); do docker version > /dev/null 2>&1 && break; sleep 0.05; done
-docker version > /dev/null || { cat $D/log; exit 1; }
-clean() {
-  docker rm -f $(docker ps -aq) > /dev/null
-  rmdir /sys/fs/cgroup/*/sallyport/orders /sys/fs/cgroup/*/sallyport /sys/fs/cgroup/sallyport/orders /sys/fs/cgroup/sallyport 2> /dev/null || true
-}
-trap clean EXIT
-tar -C $ROOTFS -c . | docker import -c 'CMD ["/bin/sh"]' - busybox > /dev/null
-`
 
 // says looks for the lines of want in got, in order, and returns the first that is
 // not there.

@@ -32,6 +32,7 @@ type Options struct {
 	Logger  *slog.Logger                               // default slog.Default()
 	Now     func() time.Time                           // default time.Now
 	Listen  func(address string) (net.Listener, error) // default TCP
+	Ready   func() error                               // is called when everything serves; its error ends Run
 
 	// Dev lets loopback callers be believed where the system cannot attest them: each
 	// door gives its account to whoever reaches it.
@@ -47,6 +48,9 @@ func (o *Options) complete() {
 	}
 	if o.Listen == nil {
 		o.Listen = func(address string) (net.Listener, error) { return net.Listen("tcp", address) }
+	}
+	if o.Ready == nil {
+		o.Ready = func() error { return nil }
 	}
 }
 
@@ -229,6 +233,9 @@ func (a *App) Run(ctx context.Context) error {
 	}
 	a.ready.set(true)
 	a.o.Logger.Info("ready", "version", a.o.Version, "issuer", a.c.Issuer.URL, "data_dir", a.c.DataDir)
+	if err = a.o.Ready(); err != nil {
+		return errors.Join(err, a.shutdown())
+	}
 	select {
 	case <-ctx.Done():
 		err = nil

@@ -23,7 +23,7 @@ func serveCommand(e *env) *cobra.Command {
 			log.Warn(w)
 		}
 		log.Warn("nobody outside holds a checkpoint of this log yet: keep a copy of " + app.LogDir(cfg.DataDir) + "/checkpoint and checkpoint.pub elsewhere, or who holds this machine can rewrite it")
-		a, err := app.New(cmd.Context(), cfg, app.Options{Version: version(), Logger: log})
+		a, err := app.New(cmd.Context(), cfg, app.Options{Version: version(), Logger: log, Ready: notifyReady})
 		if err != nil {
 			return refusedFile(err)
 		}

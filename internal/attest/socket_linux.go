@@ -145,7 +145,18 @@ func payload(b []byte, seq uint32) ([]byte, error) {
 
 // inet returns who owns the caller's end of a TCP connection.
 func (d *diag) inet(c *Conn) (Facts, error) {
-	// one socket by its four-tuple, seen from the caller: its own end is the source
+	request := inetRequestFor(c)
+	var buf [512]byte
+	reply, err := d.ask(buf[:], request[:])
+	if err != nil {
+		return Facts{}, err
+	}
+	return readInet(c, reply)
+}
+
+// inetRequestFor asks for one socket by its four-tuple, seen from the caller: its own
+// end is the source.
+func inetRequestFor(c *Conn) [inetRequest]byte {
 	var b [inetRequest]byte
 	b[0] = unix.AF_INET
 	if c.Peer.Addr().Unmap().Is6() {
@@ -157,12 +168,7 @@ func (d *diag) inet(c *Conn) (Facts, error) {
 	for i := inetRequest - 8; i < inetRequest; i++ {
 		b[i] = 0xff // INET_DIAG_NOCOOKIE
 	}
-	var buf [512]byte
-	reply, err := d.ask(buf[:], b[:])
-	if err != nil {
-		return Facts{}, err
-	}
-	return readInet(c, reply)
+	return b
 }
 
 // putEnds writes the ends of a connection, seen from the caller; mapped writes IPv4

@@ -1,0 +1,35 @@
+package attest
+
+// For tests of what is read from the kernel.
+var (
+	CgroupOf   = cgroupOf
+	Effective  = effective
+	StatFields = statFields
+)
+
+// Place returns what a cgroup's path says of where a process runs.
+func Place(cgroup string) (unit, container, pod string) {
+	p := placeOf(cgroup)
+	return p.unit, p.container, p.pod
+}
+
+// ReadReply reads a netlink message as an answer about the caller of c, and as one
+// about the Unix socket with this inode.
+func ReadReply(c *Conn, message []byte, inode uint64) (f Facts, inet error, peer uint64, overUnix error) {
+	b, err := payload(message, 1)
+	if err != nil {
+		return Facts{}, err, 0, err
+	}
+	f, inet = readInet(c, b)
+	peer, overUnix = readUnix(inode, b)
+	return f, inet, peer, overUnix
+}
+
+// AskInet returns the message with which the kernel answers about the caller of c.
+func AskInet(c *Conn) ([]byte, error) {
+	d := newDiag()
+	var kept [512]byte
+	request := inetRequestFor(c)
+	_, err := d.ask(kept[:], request[:])
+	return kept[:], err
+}

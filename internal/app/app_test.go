@@ -68,6 +68,8 @@ func start(t *testing.T, dir string, upstream http.Handler, change ...func(*conf
 			}
 			return nil, fmt.Errorf("no listener for %s", addr)
 		}}
+	ready := make(chan struct{})
+	o.Ready = func() error { close(ready); return nil }
 	for _, f := range change {
 		f(c, &o)
 	}
@@ -91,6 +93,11 @@ func start(t *testing.T, dir string, upstream http.Handler, change ...func(*conf
 	go func() { p.done <- a.Run(ctx) }()
 	p.wait = sync.OnceValue(func() error { return <-p.done })
 	t.Cleanup(func() { stop(); _ = p.wait() }) // before its folder goes
+	select {
+	case <-ready:
+	case err := <-p.done:
+		t.Fatalf("it did not start: %v\n%s", err, p.log)
+	}
 	return p
 }
 

@@ -13,6 +13,8 @@ import (
 	"github.com/sallyport-dev/sallyport/internal/config"
 	"github.com/sallyport-dev/sallyport/internal/door/admin"
 	"github.com/sallyport-dev/sallyport/internal/door/discovery"
+	"github.com/sallyport-dev/sallyport/internal/issuer"
+	"github.com/sallyport-dev/sallyport/internal/keys"
 	"github.com/sallyport-dev/sallyport/token"
 	"github.com/sallyport-dev/sallyport/verifier"
 )
@@ -41,11 +43,11 @@ func (h *hourly) Find(ctx context.Context, kid string, alg token.Algorithm) (tok
 		if err != nil {
 			return token.Key{}, err
 		}
-		keys, _, err := token.ParseJWKS(doc)
+		published, _, err := token.ParseJWKS(doc)
 		if err != nil {
 			return token.Key{}, err
 		}
-		h.keys, h.fetched = keys, now
+		h.keys, h.fetched = published, now
 	}
 	return h.keys.Find(ctx, kid, alg)
 }
@@ -139,5 +141,18 @@ func TestRotationUnderLoadFailsNoVerification(t *testing.T) {
 	kids.Range(func(any, any) bool { used++; return true })
 	if used != 4 {
 		t.Errorf("%d keys have signed, want the first and three after it", used)
+	}
+}
+
+// What each package takes the others' times to be.
+func TestTimesOfPackagesAgree(t *testing.T) {
+	t.Parallel()
+	if discovery.MaxAge != keys.DocumentLife {
+		t.Errorf("verifiers may keep key documents for %v, and keys reckons with %v", discovery.MaxAge, keys.DocumentLife)
+	}
+	for name, life := range map[string]time.Duration{"tokens": issuer.TokenLifetime, "SVIDs": issuer.SVIDLifetime} {
+		if life+verifier.Leeway > keys.Kept {
+			t.Errorf("%s live for %v, and their keys are published for %v after the last", name, life, keys.Kept)
+		}
 	}
 }

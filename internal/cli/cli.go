@@ -44,6 +44,9 @@ type env struct {
 	out, err io.Writer
 	output   string // "text" or "json", and what a command names in its annotation
 	terminal bool   // out is one
+
+	// release gives signals back what they did when this process began.
+	release func()
 }
 
 // outputs is the annotation of a command that has other forms of output than text
@@ -68,7 +71,7 @@ func Main(args []string, in io.Reader, out, errw io.Writer) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	context.AfterFunc(ctx, stop) // a second signal ends the process at once
-	e := &env{in: in, out: out, err: errw, terminal: isTerminal(out)}
+	e := &env{in: in, out: out, err: errw, terminal: isTerminal(out), release: stop}
 	root := rootCommand(e)
 	root.SetArgs(args)
 	root.SetIn(in)

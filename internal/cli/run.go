@@ -41,7 +41,10 @@ func runCommand(e *env) *cobra.Command {
 			"CMD's. What Google's libraries, gcloud and tools for GitHub Actions look for is in its environment. The door\n" +
 			"is a process beside it, which ends with it. A descendant whose own parent has ended is none any more.",
 		Args: cobra.MinimumNArgs(1),
-		RunE: func(_ *cobra.Command, args []string) error { return e.run(&r, args) },
+		RunE: func(_ *cobra.Command, args []string) error {
+			e.release() // they are CMD's: one that comes before CMD ends us, and one that is ignored stays so
+			return e.run(&r, args)
+		},
 	}
 	r.flags(c)
 	c.Flags().StringVar(&r.as, "as", "", "the service account (required)")

@@ -313,3 +313,41 @@ func TestGatewayTakesNoSVID(t *testing.T) {
 		t.Errorf("an ID token: %d %s", status, body)
 	}
 }
+
+// One user may have 512 streams open, and no more; one that ends makes room.
+func TestWorkloadAPIStreamsAreBounded(t *testing.T) {
+	t.Parallel()
+	p := start(t, t.TempDir(), nil, onlyOrders)
+	ctx, stop := context.WithCancel(metadata.AppendToOutgoingContext(patience(t), "workload.spiffe.io", "true"))
+	defer stop()
+	open := func(client api.SpiffeWorkloadAPIClient, ctx context.Context) error {
+		s, err := client.FetchX509Bundles(ctx, &api.X509BundlesRequest{})
+		if err == nil {
+			_, err = s.Recv()
+		}
+		return err
+	}
+	var last context.CancelFunc
+	for range 4 {
+		client := dialAPI(t, p) // a connection has 250 streams at most
+		for range 128 {
+			var one context.Context
+			one, last = context.WithCancel(ctx)
+			if err := open(client, one); err != nil {
+				t.Fatalf("one of 512: %v", err)
+			}
+		}
+	}
+	client := dialAPI(t, p)
+	if err := open(client, ctx); status.Code(err) != codes.ResourceExhausted {
+		t.Errorf("the 513th: %v", err)
+	}
+	last()
+	for range 200 {
+		if open(client, ctx) == nil {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	t.Error("a stream that ended makes no room")
+}

@@ -73,6 +73,19 @@ func TestMistakes(t *testing.T) {
 		{"a store that is not served", good + "store: {url: 'postgres://x'}\n", "f.yaml:6: store.url: "},
 		{"a password in the upstream's URL", good + strings.Replace(service, "http://127.0.0.1:9000", "http://u:hunter2@h:1", 1), `http.upstream: "http://u:xxxxx@h:1": a password has no place in the file`},
 		{"a header that carries something else", good + strings.Replace(service, `9000"}`, `9000", identity_headers: {Authorization: principal.id}}`, 1), "cannot carry an identity"},
+		{"an account's algorithm", good + "service_accounts: [{name: x, algorithm: HS256}]\n", `f.yaml:6: service_accounts[0].algorithm: "HS256": tokens are signed with RS256 or ES256`},
+		{"an entry without an anchor", good + "service_accounts:\n  - name: x\n    attest:\n      - executable: /bin/x\n", "f.yaml:9: service_accounts[0].attest[0]: needs uid or cgroup"},
+		{"a relative cgroup", good + "service_accounts: [{name: x, attest: [{cgroup: orders.service}]}]\n", `f.yaml:6: service_accounts[0].attest[0].cgroup: "orders.service": write the whole path`},
+		{"a uid that is none", good + "service_accounts: [{name: x, attest: [{uid: root}]}]\n", "f.yaml:6: service_accounts[0].attest[0].uid: "},
+		{"a fact that nobody can attest", good + "service_accounts: [{name: x, attest: [{uid: 1, container: a}]}]\n", "f.yaml:6: service_accounts[0].attest[0].container: unknown key: this version knows cgroup, executable, gid, sha256, uid here"},
+		{"a signing algorithm", strings.Replace(good, "issuer: {", "issuer: {signing: {algorithm: EdDSA}, ", 1), `issuer.signing.algorithm: "EdDSA": tokens are signed with RS256 or ES256`},
+		{"keys that are published too late", strings.Replace(good, "issuer: {", "issuer: {signing: {publish_before: 30m}, ", 1), "issuer.signing.publish_before: 30m0s is less than 1h5m0s"},
+		{"keys that are rotated too soon", strings.Replace(good, "issuer: {", "issuer: {signing: {rotate: 2h}, ", 1), "issuer.signing.rotate: 2h0m0s is not between"},
+		{"a key-encryption key in two places", strings.Replace(good, "issuer: {", "issuer: {key_encryption: {file: a, env: B}, ", 1), "issuer.key_encryption.file and env are both set: keep one"},
+		{"an earlier key-encryption key in none", strings.Replace(good, "issuer: {", "issuer: {key_encryption: {previous: [{}]}, ", 1), "issuer.key_encryption.previous[0]: needs file or env"},
+		{"a universe that is no domain", good + "service_accounts: [{name: x}]\nmetadata: {listen: '127.0.0.1:1', service_accounts: [x], universe_domain: 'https://x'}\n", `f.yaml:7: metadata[0].universe_domain: "https://x": want a domain`},
+		{"a network namespace that is no path", good + "service_accounts: [{name: x}]\nmetadata: {listen: '127.0.0.1:1', service_accounts: [x], network_namespace: orders}\n", `f.yaml:7: metadata[0].network_namespace: "orders": want a whole path`},
+		{"administrators by name", good + "admin: {uids: [root]}\n", "f.yaml:6: admin.uids[0]: "},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()

@@ -25,7 +25,7 @@ lint: setup
 
 # Every benchmark beside its floor, as ratios of one run.
 bench: build
-	go test -run '^$$' -bench . -benchtime $${BENCHTIME:-1s} -count $${COUNT:-3} ./verifier ./internal/policy ./internal/guard ./internal/gateway/httpproxy ./internal/audit ./internal/attest | go run ./bench
+	go test -run '^$$' -bench . -benchtime $${BENCHTIME:-1s} -count $${COUNT:-3} ./verifier ./internal/policy ./internal/guard ./internal/gateway/httpproxy ./internal/audit ./internal/app | go run ./bench
 
 # Every fuzz target for a few seconds: FUZZTIME=1m make fuzz for longer.
 fuzz: setup

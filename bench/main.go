@@ -35,7 +35,11 @@ func rows() []row {
 		{"AppendWritten", "VerifyCold/raw", "one record written / one raw RS256 verification"},
 		{"AdmitWithRecord", "VerifyCold/raw", "admit: token seen before, decision, written record / one raw RS256 verification"},
 		{"ProxiedRequest/admitted", "ProxiedRequest/bare", "one proxied request / the bare reverse proxy"},
-		{"Prove", "VerifyCold/raw", "attest a loopback caller / one raw RS256 verification"},
+		{"Door/static", "Door/cached", "tokens a second from a metadata door, minted before / answers of a static handler (budget 0.5)"},
+		{"Door/signed-RS256", "Door/minted-RS256", "RS256 tokens minted a second, recorded and synced / net/http and the signature alone"},
+		{"Door/signed-ES256", "Door/minted-ES256", "the same for ES256 (budget 0.7)"},
+		{"NewConnection/uid", "NewConnection/static", "the first token on a connection, by an entry with uid / a static handler's first answer"},
+		{"NewConnection/executable", "NewConnection/static", "the same by an entry with executable, which looks at every process twice"},
 	}
 }
 

@@ -62,19 +62,18 @@ type Log struct {
 	stop  chan struct{} // closed by Close
 	done  chan struct{} // closed when the checkpointer has ended
 
-	// lock order: checkpointing, syncing, mu
+	// lock order: checkpointing, mu
 	checkpointing sync.Mutex // held by who makes a checkpoint
-	syncing       sync.Mutex // held by who calls fdatasync outside mu
 
-	synced uint64 // entries that fdatasync covers; guarded by syncing
-
-	mu       sync.Mutex // guards the rest
+	mu       sync.Mutex    // guards the rest
+	synced   uint64        // entries that fdatasync covers
+	syncing  chan struct{} // closed when the fdatasync under way has ended; nil when there is none
 	tree     *tree
 	hashes   file
 	file     file   // the last segment
 	start    uint64 // its first entry
 	off      int64  // its length in whole frames, in bytes
-	retired  []file // segments before it, closed by the next to hold syncing
+	retired  []file // segments before it, closed by the next to call fdatasync
 	covered  uint64 // entries that a checkpoint covers
 	closed   bool
 	broken   error // why nothing can be written until a restart; never cleared

@@ -75,7 +75,7 @@ func TestTurns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		turns := door.NewTurns()
 		var ends []func()
-		for range 32 {
+		for range 64 {
 			end, err := turns.Wait(t.Context(), 1)
 			if err != nil {
 				t.Fatal(err)

@@ -14,7 +14,6 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/go-json-experiment/json"
@@ -102,27 +101,10 @@ type problem struct {
 // fail is the only place this door writes an error.
 func (d *Door) fail(w http.ResponseWriter, err error) {
 	f := fault.Of(err)
-	status := http.StatusInternalServerError
-	switch f.Code {
-	case fault.Invalid:
-		status = http.StatusBadRequest
-	case fault.Missing:
+	status := door.Status(w.Header(), f)
+	if f.Code == fault.Missing {
 		status = http.StatusUnauthorized
 		w.Header().Set("WWW-Authenticate", "Bearer")
-	case fault.Denied, fault.Unproven:
-		status = http.StatusForbidden
-	case fault.Absent:
-		status = http.StatusNotFound
-	case fault.Unsupported:
-		status = http.StatusMethodNotAllowed
-		w.Header().Set("Allow", "GET, HEAD")
-	case fault.Busy:
-		status = http.StatusServiceUnavailable
-	case fault.TooMany:
-		status = http.StatusTooManyRequests
-	}
-	if f.RetryAfter > 0 {
-		w.Header().Set("Retry-After", strconv.Itoa(int(f.RetryAfter.Seconds())))
 	}
 	answer(w, status, problem{f.Public, f.Decision})
 }

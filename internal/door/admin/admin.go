@@ -11,7 +11,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"strconv"
 	"time"
 
 	"github.com/go-json-experiment/json"
@@ -158,21 +157,7 @@ func fail(w http.ResponseWriter, err error) {
 	case errors.Is(err, ErrPurpose):
 		f = fault.New(fault.Invalid, err, err.Error())
 	}
-	status := http.StatusInternalServerError
-	switch f.Code {
-	case fault.Invalid:
-		status = http.StatusBadRequest
-	case fault.Denied, fault.Unproven, fault.Missing:
-		status = http.StatusForbidden
-	case fault.Absent:
-		status = http.StatusNotFound
-	case fault.Unsupported:
-		status = http.StatusMethodNotAllowed
-	case fault.Busy, fault.TooMany:
-		status = http.StatusServiceUnavailable
-		w.Header().Set("Retry-After", strconv.Itoa(int(f.RetryAfter.Seconds())))
-	}
-	answer(w, status, Problem{f.Public, f.Decision})
+	answer(w, door.Status(w.Header(), f), Problem{f.Public, f.Decision})
 }
 
 func answer(w http.ResponseWriter, status int, v any) {

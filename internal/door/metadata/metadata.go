@@ -334,31 +334,10 @@ func answer(w http.ResponseWriter, contentType, body string) {
 	_, _ = io.WriteString(w, body) // the client has gone; nothing to add
 }
 
-// fail is the only place this door writes an error. A policy's no is 403, never
-// 429 or 5xx, which clients would try again and again (contract 0.14). 429 is for
-// whoever asks for too much at once and 503 for what is our fault and passes: those
-// they shall try again.
+// fail is the only place this door writes an error.
 func (d *Door) fail(w http.ResponseWriter, err error) {
 	f := fault.Of(err)
-	status := http.StatusInternalServerError
-	switch f.Code {
-	case fault.Invalid:
-		status = http.StatusBadRequest
-	case fault.Denied, fault.Unproven, fault.Missing:
-		status = http.StatusForbidden
-	case fault.Absent:
-		status = http.StatusNotFound
-	case fault.Unsupported:
-		status = http.StatusMethodNotAllowed
-		w.Header().Set("Allow", "GET, HEAD")
-	case fault.Busy:
-		status = http.StatusServiceUnavailable
-	case fault.TooMany:
-		status = http.StatusTooManyRequests
-	}
-	if f.RetryAfter > 0 {
-		w.Header().Set("Retry-After", strconv.Itoa(int(f.RetryAfter.Seconds())))
-	}
+	status := door.Status(w.Header(), f)
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	w.WriteHeader(status)

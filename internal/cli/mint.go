@@ -122,7 +122,7 @@ func (m *mint) get(ctx context.Context, d *dial) (raw string, expires time.Time,
 	switch {
 	case err != nil:
 		return "", expires, err
-	case resp.StatusCode >= http.StatusInternalServerError:
+	case resp.StatusCode >= http.StatusInternalServerError || resp.StatusCode == http.StatusTooManyRequests:
 		return "", expires, failed(errors.New("the server cannot give a token now: " + printable(strings.TrimSpace(raw))))
 	case resp.StatusCode != http.StatusOK:
 		return "", expires, no(errors.New("no token: " + printable(strings.TrimSpace(raw)) + owners(raw)))

@@ -189,7 +189,7 @@ func mayRun(ctx context.Context, socket, account string) (project string, err er
 		return "", err
 	case status == http.StatusOK:
 		return text, nil
-	case status >= http.StatusInternalServerError:
+	case status >= http.StatusInternalServerError || status == http.StatusTooManyRequests:
 		return "", failed(errors.New("the server cannot decide now: " + printable(text)))
 	}
 	return "", no(fmt.Errorf("user %s may not run as %s: %s", strconv.Itoa(os.Getuid()), account, printable(text)+owners(text)))

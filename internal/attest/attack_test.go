@@ -3,7 +3,6 @@ package attest_test
 import (
 	"crypto/sha256"
 	"encoding/hex"
-
 	"fmt"
 	"io"
 	"net"
@@ -55,6 +54,8 @@ func TestAttacks(t *testing.T) {
 	caller, trusted := program(t, "caller"), program(t, "trusted")
 	ours, oursDir := cgroupOf(t, "ours")
 	_, theirsDir := cgroupOf(t, "theirs")
+	_, likeOursDir := cgroupOf(t, "ours-too")
+	_, belowDir := cgroupOf(t, "ours/below")
 	const user = 4712
 	for _, tt := range []struct {
 		name    string
@@ -69,6 +70,8 @@ func TestAttacks(t *testing.T) {
 		{name: "nothing happens", before: all(given), between: all(given)},
 		{name: "the caller is of another uid", uid: otherUID, before: answers{refused, refused, given, refused, given}},
 		{name: "the caller is in another cgroup", cgroup: theirsDir, before: answers{given, given, refused, given, refused}},
+		{name: "the caller is in a cgroup whose name begins as ours", cgroup: likeOursDir, before: answers{given, given, refused, given, refused}},
+		{name: "the caller is in a cgroup below", cgroup: belowDir, before: all(given), between: all(given)},
 		{name: "it closes", network: "tcp", actions: []string{"close"}, before: answers{changed, unattested, unattested, unattested, unattested}, between: all(changed)},
 		{name: "it closes a Unix socket: only who connected is known", network: "unix", actions: []string{"close"},
 			before: answers{given, unattested, unattested, unattested, unattested}, between: answers{given, changed, changed, changed, changed}},

@@ -61,6 +61,7 @@ func TestProveByUID(t *testing.T) {
 // Everybody local is a user of this machine, whatever accounts they may be besides.
 func TestProveUser(t *testing.T) {
 	t.Parallel()
+	privileged(t)
 	a := attestor(account("mine", uid(os.Getuid())))
 	c := connect(t, "unix", program(t, "caller"), os.Getuid(), "")
 	p, err := a.ProveUser(t.Context(), c.conn)
@@ -69,6 +70,10 @@ func TestProveUser(t *testing.T) {
 	}
 	if names, err := a.Which(t.Context(), c.conn, []string{"mine"}); err != nil || len(names) != 1 {
 		t.Errorf("which: %v, %v", names, err)
+	}
+	unmapped := connect(t, "unix", program(t, "caller"), 65534, "")
+	if _, err := a.ProveUser(t.Context(), unmapped.conn); code(err) != "caller_unattested" {
+		t.Errorf("the uid that stands for anyone of another user namespace: %v", err)
 	}
 	if _, ok := a.Account("nobody"); ok {
 		t.Error("an account that is not declared")

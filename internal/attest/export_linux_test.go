@@ -1,10 +1,13 @@
 package attest
 
+import "os"
+
 // For tests of what is read from the kernel.
 var (
 	CgroupOf   = cgroupOf
 	Effective  = effective
 	StatFields = statFields
+	Same       = (*Rule).same
 )
 
 // Place returns what a cgroup's path says of where a process runs.
@@ -32,4 +35,15 @@ func AskInet(c *Conn) ([]byte, error) {
 	request := inetRequestFor(c)
 	_, err := d.ask(kept[:], request[:])
 	return kept[:], err
+}
+
+// SumAfter hashes a file that was changed after it was found.
+func SumAfter(f *os.File, change func()) (string, error) {
+	id, err := idOf(int(f.Fd()))
+	if err != nil {
+		return "", err
+	}
+	change()
+	known := newSums()
+	return known.of(f, id)
 }

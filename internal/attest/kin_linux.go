@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"strconv"
-	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -113,8 +112,7 @@ func (p process) parent() (Process, int, error) {
 	if out.Start, err = startTime(stat); err != nil {
 		return out, 0, err
 	}
-	f := strings.Fields(stat[strings.LastIndexByte(stat, ')')+1:])
-	up, err := strconv.Atoi(f[1])
+	up, err := strconv.Atoi(statFields(stat)[1]) // startTime found more of them
 	if err != nil {
 		return out, 0, err
 	}

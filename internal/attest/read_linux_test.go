@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"net"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -87,6 +89,45 @@ func TestStatusOfProcess(t *testing.T) {
 	}
 }
 
+// A socket's address may be given anew: its number for good tells two apart.
+func TestAnotherSocketIsAnotherCaller(t *testing.T) {
+	t.Parallel()
+	r := uid(1)
+	was := attest.Facts{UID: 1, Inode: 2, Cookie: 3}
+	for _, is := range []attest.Facts{{UID: 4, Inode: 2, Cookie: 3}, {UID: 1, Inode: 4, Cookie: 3}, {UID: 1, Inode: 2, Cookie: 4}} {
+		if err := attest.Same(&r, &was, &is); err == nil {
+			t.Errorf("%+v passes for %+v", is, was)
+		}
+	}
+	if err := attest.Same(&r, &was, &was); err != nil {
+		t.Error(err)
+	}
+}
+
+// A hash is of what was found, or there is none.
+func TestFileThatChangesWhileItIsHashed(t *testing.T) {
+	t.Parallel()
+	name := filepath.Join(t.TempDir(), "program")
+	if err := os.WriteFile(name, []byte("good"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Open(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if sum, err := attest.SumAfter(f, func() {}); err != nil || sum != sumOf(t, name) {
+		t.Errorf("got %s, %v", sum, err)
+	}
+	if _, err := f.Seek(0, 0); err != nil {
+		t.Fatal(err)
+	}
+	_, err = attest.SumAfter(f, func() { err = os.WriteFile(name, []byte("evil!"), 0o700) })
+	if err == nil || !strings.Contains(err.Error(), "was changed while we read it") {
+		t.Errorf("got %v", err)
+	}
+}
+
 // loopback is a connection, seen from the end that accepted it.
 func loopback(t testing.TB, network, address string) *attest.Conn {
 	t.Helper()
@@ -126,6 +167,9 @@ func FuzzKernelAnswer(f *testing.F) {
 	for i := 0; i < 100; i += 7 {
 		f.Add(append(append(append([]byte{}, good[:i]...), 0xff), good[i+1:]...))
 	}
+	orphaned := slices.Clone(good) // root's, says the kernel, of a socket that nobody holds
+	clear(orphaned[16+64 : 16+72])
+	f.Add(orphaned)
 	// the ends of the connection in an answer, and as an IPv6 socket has them
 	ends := slices.Clone(good[16+4 : 16+4+36])
 	local := netip.MustParseAddr("::ffff:127.0.0.1").As16()

@@ -21,8 +21,9 @@ import (
 // keySize is the length of a key-encryption key in bytes: AES-256.
 const keySize = 32
 
-// A Key is a key-encryption key: it seals other keys at rest, with AES-256-GCM and random nonces (at most 2^32 seals under one key, NIST SP
-// 800-38D section 8.3; a server makes a few a day).
+// A Key is a key-encryption key: it seals other keys at rest, with AES-256-GCM and
+// random nonces (at most 2^32 seals under one key, NIST SP 800-38D section 8.3; a
+// server makes a few a day).
 type Key struct {
 	aead cipher.AEAD
 	id   string

@@ -139,7 +139,7 @@ func TestAdminKeys(t *testing.T) {
 		{"the log's own key", admin.RotatePath, `{"purposes":["checkpoints"]}`, 400},
 		{"no JSON", admin.RevokePath, `kid`, 400},
 		{"an unknown member", admin.RevokePath, `{"kid":"x","force":true}`, 400},
-		{"a body that is too long", admin.RevokePath, `{"kid":"` + strings.Repeat("x", 70<<10) + `"}`, 400},
+		{"a body that is too long", admin.RevokePath, `{"kid":"x"}` + strings.Repeat(" ", 70<<10), 400},
 	} {
 		if status, body := adminDo(t, p, tt.path, tt.body); status != tt.status || !strings.Contains(body, `"error"`) {
 			t.Errorf("%s: %d %s, want %d", tt.name, status, body, tt.status)

@@ -296,6 +296,29 @@ func TestWorkloadAPIOfAStranger(t *testing.T) {
 	}
 }
 
+// A token for two audiences is refused when one of them is: a token for the other alone
+// is not what was asked for.
+func TestWorkloadAPIGivesEveryAudienceOrNone(t *testing.T) {
+	t.Parallel()
+	p := start(t, t.TempDir(), nil, onlyOrders, func(c *config.Config, _ *app.Options) { c.Issuer.Audiences = []string{"https://a.test"} })
+	client := dialAPI(t, p)
+	ctx := metadata.AppendToOutgoingContext(patience(t), "workload.spiffe.io", "true")
+	for _, tt := range []struct {
+		audiences []string
+		want      codes.Code
+	}{
+		{[]string{"https://a.test"}, codes.OK},
+		{[]string{"https://b.test"}, codes.PermissionDenied},
+		{[]string{"https://a.test", "https://b.test"}, codes.PermissionDenied},
+		{[]string{"https://b.test", "https://a.test"}, codes.PermissionDenied},
+	} {
+		got, err := client.FetchJWTSVID(ctx, &api.JWTSVIDRequest{Audience: tt.audiences})
+		if status.Code(err) != tt.want {
+			t.Errorf("%v: got %v, %v, want %v", tt.audiences, got, err, tt.want)
+		}
+	}
+}
+
 // The Workload API and a service that verifies what it is shown are two things: the
 // gateway takes no JWT-SVID for an ID token.
 func TestGatewayTakesNoSVID(t *testing.T) {

@@ -69,6 +69,25 @@ func TestPlaces(t *testing.T) {
 	}
 }
 
+// Whoever holds nothing any more is forgotten, or callers under many uids would fill
+// the memory.
+func TestNobodyIsRememberedForEver(t *testing.T) {
+	t.Parallel()
+	p, turns := door.NewPlaces(1, 0), door.NewTurns()
+	for uid := range uint32(3000) {
+		leave, ok := p.Enter(uid)
+		end, err := turns.Wait(t.Context(), uid)
+		if !ok || err != nil {
+			t.Fatal(ok, err)
+		}
+		leave()
+		end()
+	}
+	if p.Kept() != 0 || turns.Kept() > 1024 {
+		t.Errorf("%d uids have places, and %d turns", p.Kept(), turns.Kept())
+	}
+}
+
 // A caller that has everything in the making delays itself and nobody else.
 func TestTurns(t *testing.T) {
 	t.Parallel()

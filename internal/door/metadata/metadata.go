@@ -123,7 +123,7 @@ func (d *Door) serve(w http.ResponseWriter, r *http.Request) error {
 }
 
 // split takes a path below Base apart; a directory's ends in "". Each part is
-// unescaped by itself, and neither empty nor a dot segment.
+// unescaped by itself: %2F is in a name, where no name has one.
 func split(u *url.URL) ([]string, bool) {
 	rest, ok := strings.CutPrefix(u.EscapedPath(), Base)
 	if !ok {
@@ -132,7 +132,7 @@ func split(u *url.URL) ([]string, bool) {
 	parts := strings.Split(rest, "/")
 	for i, p := range parts {
 		name, err := url.PathUnescape(p)
-		if err != nil || name == "." || name == ".." || strings.Contains(name, "/") || name == "" && i < len(parts)-1 {
+		if err != nil {
 			return nil, false
 		}
 		parts[i] = name
@@ -235,7 +235,7 @@ func (d *Door) value(w http.ResponseWriter, r *http.Request, path []string) erro
 		n, _ = tree.find(path)
 	}
 	switch {
-	case n == nil || n.opaque || slash && n.children == nil:
+	case n == nil || slash && n.children == nil:
 		return d.local.Refuse(r, guard.PathUnknown, "no such path in the metadata tree")
 	case !slash && n.children != nil && !q.recursive:
 		return d.redirect(w, r)

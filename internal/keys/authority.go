@@ -9,7 +9,6 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
-	"io"
 	"math/big"
 	"net/url"
 	"time"
@@ -76,17 +75,9 @@ func (k *key) root(trustDomain string) (*x509.Certificate, error) {
 		KeyUsage:     x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
 		SubjectKeyId: id[:20],
 	}
-	der, err := x509.CreateCertificate(nil, template, template, k.signer.Public(), deterministic{k.signer})
+	der, err := x509.CreateCertificate(nil, template, template, k.signer.Public(), k.signer)
 	if err != nil {
 		return nil, fmt.Errorf("make the certificate of key %s: %w", k.ID, err)
 	}
 	return x509.ParseCertificate(der)
-}
-
-// deterministic signs the same bytes the same way each time.
-type deterministic struct{ crypto.Signer }
-
-// Sign implements crypto.Signer.
-func (d deterministic) Sign(_ io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte, error) {
-	return d.Signer.Sign(nil, digest, opts)
 }

@@ -39,7 +39,7 @@ func (w *world) turn(t testing.TB) {
 func TestScheduledRotation(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	first := w.Public(keys.Assertions)[0].ID
+	first, log, unused := w.Public(keys.Assertions)[0].ID, w.kid(t, keys.Checkpoints, keys.Current), w.Public(keys.Tokens)[1].ID
 	for _, step := range []struct {
 		wait      time.Duration
 		states    string
@@ -62,16 +62,71 @@ func TestScheduledRotation(t *testing.T) {
 	if w.Public(keys.Assertions)[0].ID == first {
 		t.Error("the first key is still there")
 	}
-	if got := w.states(keys.Checkpoints, token.EdDSA); got != "current" {
+	if got := w.states(keys.Checkpoints, token.EdDSA); got != "current" || w.kid(t, keys.Checkpoints, keys.Current) != log {
 		t.Errorf("the checkpoint key rotated: %s", got)
 	}
-	if got := w.states(keys.Tokens, token.ES256); got != "current" {
+	if got := w.states(keys.Tokens, token.ES256); got != "current" || w.Public(keys.Tokens)[1].ID == unused {
 		t.Errorf("an algorithm that nobody uses does not rotate: %s", got)
 	}
 	for _, e := range w.events {
 		if e.Action != "keys.create" && e.Action != "keys.remove" {
 			t.Errorf("recorded %v", e)
 		}
+	}
+}
+
+// What is published changes by the clock too, and with it the number of the bundle.
+func TestSequenceGrowsWhenAKeyIsOver(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.rotate(t)
+	made := w.Sequence(keys.SVIDs)
+	w.after(65*time.Minute + 65*time.Minute - time.Second)
+	if len(w.Public(keys.SVIDs)) != 2 || w.Sequence(keys.SVIDs) != made {
+		t.Errorf("before: %d published, number %d, was %d", len(w.Public(keys.SVIDs)), w.Sequence(keys.SVIDs), made)
+	}
+	w.after(time.Second)
+	if len(w.Public(keys.SVIDs)) != 1 || w.Sequence(keys.SVIDs) <= made {
+		t.Errorf("after: %d published, number %d, was %d", len(w.Public(keys.SVIDs)), w.Sequence(keys.SVIDs), made)
+	}
+}
+
+// A key that was revoked before it signed was nobody's successor: the one that signed
+// meanwhile stays published for as long as what it signed is good.
+func TestRevokedBeforeItSigned(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	first := w.kid(t, keys.SVIDs, keys.Current)
+	w.rotate(t)
+	w.after(time.Minute)
+	if err := w.Revoke(t.Context(), w.kid(t, keys.SVIDs, keys.Next), w.record); err != nil {
+		t.Fatal(err)
+	}
+	w.after(718 * time.Hour)
+	w.turn(t)
+	w.after(2 * time.Hour)
+	if got := w.states(keys.SVIDs, token.ES256); got != "retired revoked current" {
+		t.Fatalf("got %s", got)
+	}
+	if _, err := w.Source(keys.SVIDs).Find(t.Context(), first, token.ES256); err != nil {
+		t.Errorf("what the first signed a moment ago: %v", err)
+	}
+}
+
+// When the clock is set back to before the key that took a revoked one's place, the one
+// before signs again, and is published as long as it does.
+func TestClockThatIsSetBack(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.rotate(t)
+	w.after(66 * time.Minute)
+	if err := w.Revoke(t.Context(), w.kid(t, keys.SVIDs, keys.Current), w.record); err != nil {
+		t.Fatal(err)
+	}
+	w.after(-30 * time.Second)
+	_, kid, err := w.Sign(keys.SVIDs, token.ES256, token.TypeSVID, map[string]any{})
+	if got := w.states(keys.SVIDs, token.ES256); err != nil || got != "current revoked next" || kid != w.kid(t, keys.SVIDs, keys.Current) {
+		t.Errorf("%s, signed by %s, %v", got, kid, err)
 	}
 }
 
@@ -426,7 +481,7 @@ func TestRootsAreStable(t *testing.T) {
 	if err != nil || len(one) != 1 || len(two) != 1 || !one[0].Equal(two[0]) {
 		t.Errorf("%d roots and %d: %v", len(one), len(two), err)
 	}
-	if err := one[0].CheckSignatureFrom(one[0]); err != nil || !one[0].IsCA || one[0].URIs[0].String() != "spiffe://test" {
+	if err := one[0].CheckSignatureFrom(one[0]); err != nil || !one[0].IsCA || !one[0].MaxPathLenZero || one[0].URIs[0].String() != "spiffe://test" {
 		t.Errorf("the root: %v, CA %v, %v", err, one[0].IsCA, one[0].URIs)
 	}
 }

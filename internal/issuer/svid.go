@@ -72,7 +72,12 @@ func (i *Issuer) JWTSVID(ctx context.Context, passes []*guard.Pass) (string, err
 	if err != nil {
 		return "", fmt.Errorf("mint: %w", err)
 	}
-	return raw, passes[0].Still(ctx)
+	for _, pass := range passes {
+		if err := pass.Still(ctx); err != nil {
+			return "", err
+		}
+	}
+	return raw, nil
 }
 
 // An X509SVID is a certificate and its private key.
@@ -110,7 +115,10 @@ func (i *Issuer) X509SVID(ctx context.Context, pass *guard.Pass) (*X509SVID, err
 	if out.Certificate, err = i.keys.Certificate(template, key.Public()); err != nil {
 		return nil, fmt.Errorf("mint: %w", err)
 	}
-	return out, pass.Still(ctx)
+	if err := pass.Still(ctx); err != nil {
+		return nil, err
+	}
+	return out, nil
 }
 
 func (i *Issuer) certificate(a *guard.Admission, svid *X509SVID) (*x509.Certificate, error) {

@@ -90,6 +90,9 @@ func TestTheRequest(t *testing.T) {
 	if len(q) != 2 || q.Get("audience") != "https://invoices.test/a&b=c#d+e" || q.Get("format") != "standard" {
 		t.Errorf("the query is %v", q)
 	}
+	if !r.Close {
+		t.Error("the connection would serve further requests, and who asks is attested when it is made")
+	}
 	for _, name := range []string{"X-Forwarded-For", "Forwarded", "Via", "Origin", "Referer", "Accept-Encoding", "Cookie"} {
 		if r.Header.Get(name) != "" {
 			t.Errorf("it has %s", name)

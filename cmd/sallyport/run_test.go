@@ -312,7 +312,7 @@ func TestRunOnATerminal(t *testing.T) {
 	r := newRunner(t)
 	r.serve()
 	terminal, name := openTerminal(t)
-	cmd := r.command(0, "orders", "sh", "-c", "tty; echo ready; exec cat")
+	cmd := r.command(0, "orders", "sh", "-c", `trap 'echo caught' INT; echo ready; until read line; do :; done; `+who+`; trap - INT; echo going on; exec cat`)
 	tty, err := os.OpenFile(name, os.O_RDWR|unix.O_NOCTTY, 0)
 	if err != nil {
 		t.Fatal(err)
@@ -347,13 +347,18 @@ func TestRunOnATerminal(t *testing.T) {
 		}
 		t.Fatalf("process %d is not in state %s", cmd.Process.Pid, want)
 	}
-	await("ready")
 	write := func(keys string) {
 		t.Helper()
 		if _, err := terminal.WriteString(keys); err != nil {
 			t.Fatal(err)
 		}
 	}
+	await("ready")
+	write("\x03") // Ctrl-C goes to all who are in the foreground, and the door is not
+	await("caught")
+	write("ask\n")
+	await("orders@sa.acme.internal")
+	await("going on")
 	write("hello\n")
 	await("hello\r\nhello") // the terminal's echo, and the program's
 	if err := cmd.Process.Signal(syscall.SIGSTOP); err != nil {

@@ -25,10 +25,11 @@ type mint struct {
 	audience, as, format, file, name string
 	full, renew                      bool
 	now                              func() time.Time
+	after                            func(time.Duration) <-chan time.Time
 }
 
 func tokenMint(e *env) *cobra.Command {
-	m := mint{now: time.Now}
+	m := mint{now: time.Now, after: time.After}
 	c := &cobra.Command{
 		Use:   "mint --audience AUD",
 		Short: "get an ID token for whoever runs this, as the kernel tells the server",
@@ -199,7 +200,7 @@ func (e *env) keepFresh(ctx context.Context, m *mint, d *dial, expires time.Time
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-time.After(max(pause, renewPause)):
+		case <-m.after(max(pause, renewPause)):
 		}
 		raw, until, err := m.get(ctx, d)
 		if err == nil {

@@ -122,7 +122,6 @@ func leaveOrphan(socket, account string, pid int) error {
 // openDoor serves the program pid and its descendants until it ends.
 func openDoor(ctx context.Context, socket, account string, pid int) error {
 	pipe := os.NewFile(doorPipe, "pipe")
-	syscall.CloseOnExec(doorPipe)
 	o := opened{}
 	server, l, kin, err := makeDoor(ctx, socket, account, pid)
 	if err == nil {

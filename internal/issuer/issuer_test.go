@@ -316,3 +316,20 @@ func TestConfig(t *testing.T) {
 		t.Errorf("got %v, audience %q", err, c.Audience)
 	}
 }
+
+func TestOurs(t *testing.T) {
+	t.Parallel()
+	c := issuer.Config{URL: "https://id.test", Listen: "x", Audience: "https://api.test"}
+	if err := c.Complete("/"); err != nil {
+		t.Fatal(err)
+	}
+	for audience, want := range map[string]bool{
+		"https://id.test": true, "https://id.test/": true, "https://id.test/v1/keys": true, "https://id.test?x": true, "https://id.test#x": true,
+		"https://api.test": true, "https://api.test/v1": true,
+		"https://id.test.evil": false, "https://id.tes": false, "http://id.test": false, "id.test": false, "": false,
+	} {
+		if got := c.Ours(audience); got != want {
+			t.Errorf("%q: got %v", audience, got)
+		}
+	}
+}

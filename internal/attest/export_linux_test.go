@@ -1,6 +1,9 @@
 package attest
 
-import "os"
+import (
+	"context"
+	"os"
+)
 
 // For tests of what is read from the kernel.
 var (
@@ -47,3 +50,18 @@ func SumAfter(f *os.File, change func()) (string, error) {
 	known := newSums()
 	return known.of(f, id)
 }
+
+// Scans are the looks that are shared out.
+type Scans struct{ *scans }
+
+// NewScans returns looks of which nobody has one.
+func NewScans() Scans { return Scans{newScans()} }
+
+// Begin waits for a look.
+func (s Scans) Begin(ctx context.Context, uid uint32) error { return s.begin(ctx, uid) }
+
+// End ends a look.
+func (s Scans) End() { s.end() }
+
+// Waiting returns how many uids are remembered.
+func (s Scans) Waiting() int { return len(s.waiting) + len(s.order) }

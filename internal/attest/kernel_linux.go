@@ -10,17 +10,11 @@ import (
 // kernel answers who a caller is.
 type kernel struct {
 	own   *diag // our own network namespace
-	scans chan struct{}
+	scans *scans
 	sums  sums
 }
 
-func newKernel() *kernel {
-	return &kernel{own: newDiag(), scans: make(chan struct{}, maxScans), sums: newSums()}
-}
-
-// maxScans is how many looks at all processes may run at a time, so that callers
-// who make us look cannot take every core.
-const maxScans = 2
+func newKernel() *kernel { return &kernel{own: newDiag(), scans: newScans(), sums: newSums()} }
 
 func (k *kernel) look(ctx context.Context, c Conn, d depth) (Facts, error) {
 	if err := ctx.Err(); err != nil {
@@ -30,12 +24,10 @@ func (k *kernel) look(ctx context.Context, c Conn, d depth) (Facts, error) {
 	if err != nil || d == socketOnly {
 		return f, err
 	}
-	select {
-	case k.scans <- struct{}{}:
-		defer func() { <-k.scans }()
-	case <-ctx.Done():
-		return Facts{}, ctx.Err()
+	if err := k.scans.begin(ctx, f.UID); err != nil {
+		return Facts{}, err
 	}
+	defer k.scans.end()
 	f.depth = d
 	if c.unix != nil {
 		return k.overUnix(ctx, &c, f)

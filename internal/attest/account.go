@@ -64,10 +64,12 @@ func (r *Rule) depth() depth {
 	return socketOnly
 }
 
-// facts counts what the entry asks for.
-func (r *Rule) facts() int {
+// facts counts what the entry asks for, as far as a look of depth d tells.
+func (r *Rule) facts(d depth) int {
 	n := 0
-	for _, asked := range []bool{r.UID != nil, r.GID != nil, r.Cgroup != "", r.Executable != "", r.SHA256 != ""} {
+	for _, asked := range []bool{
+		r.UID != nil, d >= processes && r.GID != nil, d >= processes && r.Cgroup != "", d >= executables && r.Executable != "", d >= hashes && r.SHA256 != "",
+	} {
 		if asked {
 			n++
 		}
@@ -124,17 +126,32 @@ func (r *Rule) mistakes() []error {
 func wholePath(p string) bool { return path.IsAbs(p) && path.Clean(p) == p }
 
 // misses returns what of the entry does not hold, in words for the owner; none:
-// the caller meets it. It asks for nothing that was not looked at.
+// the caller meets it.
 func (r *Rule) misses(f *Facts) []string {
+	out := r.lacks(f)
+	if len(out) == 0 && f.depth < r.depth() {
+		out = []string{"not everything it asks for was looked at"}
+	}
+	return out
+}
+
+// wants returns how deeply a caller has to be looked at for the entry: as deeply as it
+// asks for, as long as what is known of the caller holds.
+func (r *Rule) wants(f *Facts) depth {
+	if len(r.lacks(f)) > 0 {
+		return socketOnly
+	}
+	return r.depth()
+}
+
+// lacks returns what of the entry does not hold, as far as the caller was looked at.
+func (r *Rule) lacks(f *Facts) []string {
 	var out []string
 	miss := func(format string, args ...any) { out = append(out, fmt.Sprintf(format, args...)) }
 	if r.UID != nil && *r.UID != f.UID {
 		miss("uid is %d, want %d", f.UID, *r.UID)
-		if f.depth < r.depth() {
-			return out // the processes were not looked at for a caller of another uid
-		}
 	}
-	if r.depth() == socketOnly {
+	if r.depth() == socketOnly || f.depth == socketOnly {
 		return out
 	}
 	if len(f.Holders) == 0 {
@@ -142,7 +159,6 @@ func (r *Rule) misses(f *Facts) []string {
 	}
 	if r.narrows() && f.elsewhere {
 		miss("it connected from another network namespace, where a second holder of its socket would not show, and an entry with executable or sha256 takes one alone")
-		return out
 	}
 	if r.narrows() && len(f.Holders) > 1 {
 		miss("%d processes hold its socket, and an entry with executable or sha256 takes one alone", len(f.Holders))
@@ -158,16 +174,27 @@ func (r *Rule) misses(f *Facts) []string {
 		if r.Cgroup != "" && p.Cgroup != r.Cgroup && !strings.HasPrefix(p.Cgroup, r.Cgroup+"/") {
 			miss("cgroup is %q, want %q or one below it", p.Cgroup, r.Cgroup)
 		}
-		if r.Executable != "" && p.Executable != r.Executable {
-			miss("executable is %q, want %q", p.Executable, r.Executable)
-		} else if r.Executable != "" && r.Cgroup == "" && !p.file.isAt(r.Executable) {
-			miss("executable is %q as it sees its files, and another file than ours of that name", p.Executable)
-		}
-		if r.SHA256 != "" && p.SHA256 != r.SHA256 {
-			miss("sha256 is %s, want %s", p.SHA256, r.SHA256)
-		}
+	}
+	if len(f.Holders) > 0 {
+		r.lacksProgram(f, miss)
 	}
 	return out
+}
+
+// lacksProgram is the part of lacks that is about what the one holder runs.
+func (r *Rule) lacksProgram(f *Facts, miss func(string, ...any)) {
+	p := &f.Holders[0]
+	if f.depth >= executables && r.Executable != "" {
+		switch {
+		case p.Executable != r.Executable:
+			miss("executable is %q, want %q", p.Executable, r.Executable)
+		case r.Cgroup == "" && !p.file.isAt(r.Executable):
+			miss("executable is %q as it sees its files, and another file than ours of that name", p.Executable)
+		}
+	}
+	if f.depth >= hashes && r.SHA256 != "" && p.SHA256 != r.SHA256 {
+		miss("sha256 is %s, want %s", p.SHA256, r.SHA256)
+	}
 }
 
 // same says how a caller that met the entry has changed, if it has. Without

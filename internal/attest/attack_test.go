@@ -1,8 +1,10 @@
 package attest_test
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -57,10 +59,11 @@ func TestAttacks(t *testing.T) {
 	_, likeOursDir := cgroupOf(t, "ours-too")
 	_, belowDir := cgroupOf(t, "ours/below")
 	const user = 4712
+	const rootUID = -1 // in the table, where 0 is user
 	for _, tt := range []struct {
 		name    string
 		network string // "": both
-		uid     int    // of the caller; 0 here is user
+		uid     int    // of the caller; 0 here is user, and rootUID root
 		cgroup  string // of the caller; "" is ours
 		actions []string
 		keeper  string // cgroup of who takes what is passed; its uid is user's, or otherUID's after "other "
@@ -98,6 +101,14 @@ func TestAttacks(t *testing.T) {
 		{name: "it parks the socket in a queue, where nobody shows", network: "tcp", actions: []string{"park", "close"},
 			before: answers{given, refused, refused, refused, refused}, between: answers{given, changed, changed, changed, changed}},
 		{name: "it parks the socket and keeps it: the queue does not show", actions: []string{"park"}, before: all(given), between: all(given)},
+		{name: "it passes the socket to another uid in its cgroup", actions: []string{"pass"}, keeper: "other " + oursDir,
+			before: answers{given, refused, given, refused, refused}, between: answers{given, changed, given, changed, changed}},
+		{name: "it is moved to another cgroup", actions: []string{"move " + theirsDir},
+			before: answers{given, given, refused, given, refused}, between: answers{given, given, changed, given, changed}},
+		{name: "it is moved to the cgroup after it connected: whoever can do that can run programs there", cgroup: theirsDir, actions: []string{"move " + oursDir},
+			before: all(given)},
+		{name: "it becomes another uid", uid: rootUID, actions: []string{"setuid 4712"},
+			before: answers{refused, refused, given, refused, given}},
 		{name: "it hides the socket in a thread's own descriptors: threads are looked at", actions: []string{"thread"}, before: all(given), between: all(given)},
 	} {
 		for _, network := range []string{"tcp", "unix"} {
@@ -107,8 +118,11 @@ func TestAttacks(t *testing.T) {
 			t.Run(network+": "+tt.name, func(t *testing.T) {
 				t.Parallel()
 				as, group := tt.uid, tt.cgroup
-				if as == 0 {
+				switch as {
+				case 0:
 					as = user
+				case rootUID:
+					as = 0
 				}
 				if group == "" {
 					group = oursDir
@@ -127,7 +141,14 @@ func TestAttacks(t *testing.T) {
 						a := attestor(account(given, rule))
 						perform := func(c connected) {
 							for _, action := range tt.actions {
-								if action == "pass" {
+								dir, move := strings.CutPrefix(action, "move ")
+								switch {
+								case move:
+									if err := os.WriteFile(filepath.Join(dir, "cgroup.procs"), []byte(strconv.Itoa(c.cmd.Process.Pid)), 0); err != nil {
+										t.Fatal(err)
+									}
+									continue
+								case action == "pass":
 									action += " " + keep(t, tt.keeper, user)
 								}
 								c.do(action)
@@ -215,6 +236,7 @@ func TestCallerThatChangesItsUID(t *testing.T) {
 	}{
 		{"the uid at connect", uid(0), given},
 		{"the uid now", uid(otherUID), refused},
+		{"the uid at connect, and its group", attest.Rule{UID: u32(0), GID: u32(0)}, refused},
 		{"the uid at connect, and its program", attest.Rule{UID: u32(0), Executable: exe}, refused},
 		{"the uid now, and its program", attest.Rule{UID: u32(otherUID), Executable: exe}, refused},
 	} {
@@ -222,6 +244,21 @@ func TestCallerThatChangesItsUID(t *testing.T) {
 			t.Run(network+": "+tt.name, func(t *testing.T) {
 				t.Parallel()
 				c := connect(t, network, exe, 0, "")
+				if tt.rule.UID != nil && *tt.rule.UID == 0 { // between the looks, too
+					p, err := attestor(account(given, tt.rule)).Prove(t.Context(), c.conn, []string{given})
+					if err != nil {
+						t.Fatal(err)
+					}
+					defer func() {
+						want := given
+						if tt.want == refused {
+							want = changed
+						}
+						if err := p.Still(t.Context()); answer(err) != want {
+							t.Errorf("between the looks: %v, want %s", err, want)
+						}
+					}()
+				}
 				c.do("setuid " + strconv.Itoa(otherUID))
 				_, err := attestor(account(given, tt.rule)).Prove(t.Context(), c.conn, []string{given})
 				if got := answer(err); got != tt.want {
@@ -436,5 +473,83 @@ func TestMountNamespaceTrick(t *testing.T) {
 	_, err = attestor(account(given, attest.Rule{UID: u32(otherUID), Executable: trusted})).Prove(t.Context(), conn, []string{given})
 	if answer(err) != refused || !strings.Contains(err.Error(), "another file than ours of that name") {
 		t.Errorf("got %v", err)
+	}
+}
+
+// Whoever connects, asks and resets leaves a connection that waits to be accepted with
+// everything that was sent; the next to connect from the same port has the same addresses
+// and ports. Its identity is not the dead one's.
+func TestDeadConnectionIsNotTheNextOneOfThatPort(t *testing.T) {
+	t.Parallel()
+	inner, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := attest.Listen(inner, nil)
+	defer l.Close()
+	dead, err := net.Dial("tcp4", inner.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	port := dead.LocalAddr()
+	if _, err := io.WriteString(dead, "GET / HTTP/1.1\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(dead.(*net.TCPConn).SetLinger(0), dead.Close()); err != nil { // a reset
+		t.Fatal(err)
+	}
+	victim, err := (&net.Dialer{LocalAddr: port}).Dial("tcp4", inner.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer victim.Close()
+	a := attestor(account(given, uid(os.Getuid())))
+	for _, want := range []string{unattested, given} {
+		c, err := l.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		conn, _ := attest.Of(c)
+		if conn.Peer.String() != port.String() {
+			t.Fatalf("accepted %v, want %v", conn.Peer, port)
+		}
+		if _, err := a.Prove(t.Context(), conn, []string{given}); answer(err) != want {
+			t.Errorf("got %v, want %s", err, want)
+		}
+	}
+}
+
+// A program is read for nobody whom cheaper facts refuse, and none that is too large:
+// hashing a stranger's program of 900 GB would take the server's time, and everybody's.
+func TestWhoseProgramIsHashed(t *testing.T) {
+	t.Parallel()
+	privileged(t)
+	exe := program(t, "sparse")
+	if err := os.Truncate(exe, 900<<30); err != nil {
+		t.Fatal(err)
+	}
+	sum := strings.Repeat("a", 64)
+	_, dir := cgroupOf(t, "sparse")
+	for _, tt := range []struct {
+		name string
+		rule attest.Rule
+		want string // in the error
+	}{
+		{"another cgroup", attest.Rule{Cgroup: "/sallyport-nowhere", SHA256: sum}, `want "/sallyport-nowhere" or one below it`},
+		{"another uid", attest.Rule{UID: u32(1), SHA256: sum}, "want 1"},
+		{"another group", attest.Rule{UID: u32(otherUID), GID: u32(1), SHA256: sum}, "gid is 4711, want 1"},
+		{"another program", attest.Rule{UID: u32(otherUID), Executable: "/usr/bin/true", SHA256: sum}, `want "/usr/bin/true"`},
+		{"that program", attest.Rule{UID: u32(otherUID), Executable: exe, SHA256: sum}, "at most 1073741824 are hashed"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			c := connect(t, "tcp", exe, otherUID, dir)
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			if _, err := attestor(account(given, tt.rule)).Prove(ctx, c.conn, []string{given}); err == nil || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("got %v, want %s", err, tt.want)
+			}
+		})
 	}
 }

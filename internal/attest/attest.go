@@ -54,7 +54,7 @@ var ErrUnsupported = errors.New("this system cannot attest local callers: only L
 type Attestor struct {
 	accounts map[string]Account
 	who      map[string]identity.Principal // by account
-	look     func(context.Context, Conn, depth) (Facts, error)
+	look     func(context.Context, Conn, wants) (Facts, error)
 }
 
 // New returns an Attestor for accounts, whose addresses email makes. Whether their
@@ -72,7 +72,7 @@ func New(accounts []Account, email func(name string) string) *Attestor {
 // door has one account.
 func NewBelieving(accounts []Account, email func(name string) string, uid uint32) *Attestor {
 	a := New(accounts, email)
-	a.look = func(_ context.Context, c Conn, _ depth) (Facts, error) {
+	a.look = func(_ context.Context, c Conn, _ wants) (Facts, error) {
 		if !c.local() {
 			return Facts{}, errors.New("the connection is not a local one")
 		}
@@ -134,6 +134,11 @@ func (a *Attestor) Account(name string) (identity.Principal, bool) {
 	return p, ok
 }
 
+// wants says how deeply a caller has to be looked at, by what is known of it so far.
+type wants func(*Facts) depth
+
+func shallow(*Facts) depth { return socketOnly }
+
 type match struct {
 	name string
 	rule *Rule
@@ -147,15 +152,17 @@ func (a *Attestor) find(ctx context.Context, c Conn, among []string) (Facts, []m
 	if err != nil {
 		return facts, nil, &Error{"caller_unattested", err}
 	}
-	need := socketOnly
-	for _, name := range among {
-		for _, r := range a.accounts[name].Attest {
-			if r.UID == nil || *r.UID == facts.UID {
-				need = max(need, r.depth())
+	need := func(f *Facts) depth {
+		out := socketOnly
+		for _, name := range among {
+			rules := a.accounts[name].Attest
+			for i := range rules {
+				out = max(out, rules[i].wants(f))
 			}
 		}
+		return out
 	}
-	if need > socketOnly {
+	if need(&facts) > socketOnly {
 		if facts, err = a.look(ctx, c, need); err != nil {
 			return facts, nil, &Error{"caller_unattested", err}
 		}
@@ -179,11 +186,12 @@ func (a *Attestor) socket(ctx context.Context, c Conn) (Facts, error) {
 	if c.first != nil {
 		return c.first.facts, c.first.err
 	}
-	return a.look(ctx, c, socketOnly)
+	return a.look(ctx, c, shallow)
 }
 
 // nearest says which entry came nearest, and what it lacked: the one of which most
-// holds, and of two such the one that lacks less.
+// holds, and of two such the one that asks for less. What was not looked at, since it
+// could not help any more, does not hold.
 func (a *Attestor) nearest(f Facts, among []string) string {
 	best := "none of them has an attest entry"
 	most, least := -1, 0
@@ -192,12 +200,12 @@ func (a *Attestor) nearest(f Facts, among []string) string {
 		for i := range acc.Attest {
 			r := &acc.Attest[i]
 			m := r.misses(&f)
-			held := max(r.facts()-len(m), 0)
+			held := max(r.facts(f.depth)-len(m), 0)
 			if r.UID != nil && *r.UID != f.UID {
 				held = 0
 			}
-			if held > most || held == most && len(m) < least {
-				most, least = held, len(m)
+			if asked := r.facts(hashes); held > most || held == most && asked < least {
+				most, least = held, asked
 				best = fmt.Sprintf("the nearest entry is attest[%d] of %s: %s", i, name, strings.Join(m, ", "))
 			}
 		}
@@ -219,7 +227,7 @@ func (a *Attestor) proof(c Conn, who identity.Principal, facts Facts, rule *Rule
 		Provider:  identity.Local,
 		Attested:  attested,
 		Still: func(ctx context.Context) error {
-			again, err := a.look(ctx, c, rule.depth())
+			again, err := a.look(ctx, c, rule.wants)
 			if err == nil {
 				err = rule.same(&facts, &again)
 			}

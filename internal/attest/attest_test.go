@@ -96,7 +96,7 @@ func TestRefusalSaysWhatWasSeen(t *testing.T) {
 	if !ok || e.Class() != "no identity for this caller" {
 		t.Fatalf("got %v", err)
 	}
-	for _, want := range []string{"uid 4711", "gid 4711", `executable "` + exe + `"`, "cgroup /", "asked for one of far, near", "the nearest entry is attest[1] of near", `want "/usr/bin/near"`} {
+	for _, want := range []string{"uid 4711", "gid 4711", `executable "` + exe + `"`, `cgroup "/`, "asked for one of far, near", "the nearest entry is attest[1] of near", `want "/usr/bin/near"`} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("%q is missing in %v", want, err)
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net"
 	"net/netip"
+	"syscall"
 )
 
 // A Conn names an accepted local connection: over loopback TCP by its ends, over a
@@ -12,8 +13,9 @@ type Conn struct {
 	Peer netip.AddrPort // the caller's end; zero over a Unix socket
 	Here netip.AddrPort // our end
 
-	network *Network  // whose sockets are asked; nil is our own
-	unix    *unixPeer // who connected, over a Unix socket
+	network *Network        // whose sockets are asked; nil is our own
+	unix    *unixPeer       // who connected, over a Unix socket
+	tcp     syscall.RawConn // our end, over TCP
 
 	// first is what was seen when it was accepted, or why nothing was; nil of a Conn
 	// that no Listener made.
@@ -57,20 +59,22 @@ func (l *Listener) Accept() (net.Conn, error) {
 		return nil, err
 	}
 	out := &accepted{Conn: c, conn: Conn{network: l.network}}
-	if u, ok := c.(*net.UnixConn); ok {
-		out.conn.unix = unixPeerOf(u)
-	} else {
+	switch s := c.(type) {
+	case *net.UnixConn:
+		out.conn.unix = unixPeerOf(s)
+	case *net.TCPConn:
+		out.conn.tcp, _ = s.SyscallConn()                               // without it no look-up will succeed
 		out.conn.Peer, _ = netip.ParseAddrPort(c.RemoteAddr().String()) // zero: no look-up will find it
 		out.conn.Here, _ = netip.ParseAddrPort(c.LocalAddr().String())
 	}
-	f, err := l.kernel.look(context.Background(), out.conn, socketOnly)
+	f, err := l.kernel.look(context.Background(), out.conn, shallow)
 	out.conn.first = &firstLook{facts: f, err: err, attested: f.attested()}
 	return out, nil
 }
 
 // kernelOf is what a Listener asks.
 type kernelOf interface {
-	look(context.Context, Conn, depth) (Facts, error)
+	look(context.Context, Conn, wants) (Facts, error)
 }
 
 type accepted struct {

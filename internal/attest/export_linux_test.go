@@ -41,27 +41,26 @@ func AskInet(c *Conn) ([]byte, error) {
 }
 
 // SumAfter hashes a file that was changed after it was found.
-func SumAfter(f *os.File, change func()) (string, error) {
+func SumAfter(ctx context.Context, f *os.File, change func()) (string, error) {
 	id, err := idOf(int(f.Fd()))
 	if err != nil {
 		return "", err
 	}
 	change()
-	known := newSums()
-	return known.of(f, id)
+	return newSums().of(ctx, f, id, 0)
 }
 
-// Scans are the looks that are shared out.
-type Scans struct{ *scans }
+// Turns are what is shared out.
+type Turns struct{ *turns }
 
-// NewScans returns looks of which nobody has one.
-func NewScans() Scans { return Scans{newScans()} }
+// NewTurns returns n turns of which nobody has one.
+func NewTurns(n int) Turns { return Turns{newTurns(n)} }
 
-// Begin waits for a look.
-func (s Scans) Begin(ctx context.Context, uid uint32) error { return s.begin(ctx, uid) }
+// Begin waits for a turn.
+func (t Turns) Begin(ctx context.Context, uid uint32) error { return t.begin(ctx, uid) }
 
-// End ends a look.
-func (s Scans) End() { s.end() }
+// End ends a turn.
+func (t Turns) End() { t.end() }
 
 // Waiting returns how many uids are remembered.
-func (s Scans) Waiting() int { return len(s.waiting) + len(s.order) }
+func (t Turns) Waiting() int { return len(t.waiting) + len(t.order) }

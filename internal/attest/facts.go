@@ -42,7 +42,7 @@ func (p *Process) identity() [3]any { return [3]any{p.PID, p.Start, p.file} }
 
 // String is for the owner.
 func (p *Process) String() string {
-	out := fmt.Sprintf("pid %d, gid %d, cgroup %s", p.PID, p.GID, p.Cgroup)
+	out := fmt.Sprintf("pid %d, gid %d, cgroup %q", p.PID, p.GID, p.Cgroup)
 	if p.Executable != "" {
 		out += ", executable " + strconv.Quote(p.Executable)
 	}

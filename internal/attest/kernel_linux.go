@@ -10,39 +10,57 @@ import (
 // kernel answers who a caller is.
 type kernel struct {
 	own   *diag // our own network namespace
-	scans *scans
-	sums  sums
+	scans *turns
+	sums  *sums
 }
 
-func newKernel() *kernel { return &kernel{own: newDiag(), scans: newScans(), sums: newSums()} }
+// maxScans is how many looks at all processes may run at a time, so that callers
+// who make us look cannot take every core.
+const maxScans = 2
 
-func (k *kernel) look(ctx context.Context, c Conn, d depth) (Facts, error) {
+func newKernel() *kernel { return &kernel{own: newDiag(), scans: newTurns(maxScans), sums: newSums()} }
+
+// look goes deeper only as long as w wants it: what it costs to hash a program is spent
+// on nobody whom cheaper facts refuse.
+func (k *kernel) look(ctx context.Context, c Conn, w wants) (Facts, error) {
 	if err := ctx.Err(); err != nil {
 		return Facts{}, err
 	}
 	f, err := k.socket(&c)
-	if err != nil || d == socketOnly {
+	if err != nil || w(&f) == socketOnly {
 		return f, err
 	}
-	if err := k.scans.begin(ctx, f.UID); err != nil {
+	if err := k.holders(ctx, &c, &f); err != nil {
 		return Facts{}, err
 	}
-	defer k.scans.end()
-	f.depth = d
-	if c.unix != nil {
-		return k.overUnix(ctx, &c, f)
+	if w(&f) >= executables {
+		if err := k.program(ctx, &f, w); err != nil {
+			return Facts{}, err
+		}
 	}
-	f.Holders, err = k.processes(ctx, f.Inode, d)
-	return f, err
+	if c.unix != nil {
+		return f, c.unix.alive()
+	}
+	return f, c.established()
 }
 
-// overUnix adds to f who holds the caller's end. Whoever connected must be among
-// them, and still be who it was. Both ends are of the network namespace of who
-// connected; those of another one cannot be asked about from here, and only who
+// holders adds to f who holds the caller's socket. Over a Unix socket, whoever connected
+// must be among them, and still be who it was. Both ends are of the network namespace of
+// who connected; those of another one cannot be asked about from here, and only who
 // connected is known.
-func (k *kernel) overUnix(ctx context.Context, c *Conn, f Facts) (Facts, error) {
+func (k *kernel) holders(ctx context.Context, c *Conn, f *Facts) error {
+	if err := k.scans.begin(ctx, f.UID); err != nil {
+		return err
+	}
+	defer k.scans.end()
+	var err error
+	f.depth = processes
+	if c.unix == nil {
+		f.Holders, err = k.processes(ctx, f.Inode)
+		return err
+	}
 	if err := c.unix.alive(); err != nil {
-		return Facts{}, err
+		return err
 	}
 	inode, err := k.diagOf(c).unixPeerInode(c.unix.ours)
 	switch {
@@ -50,15 +68,15 @@ func (k *kernel) overUnix(ctx context.Context, c *Conn, f Facts) (Facts, error) 
 		f.elsewhere = true
 		f.Holders, err = c.unix.connector()
 	case err == nil:
-		f.Holders, err = k.processes(ctx, inode, f.depth)
+		f.Holders, err = k.processes(ctx, inode)
 	}
 	if err != nil {
-		return Facts{}, err
+		return err
 	}
 	if !slices.ContainsFunc(f.Holders, func(p Process) bool { return p.PID == int(c.unix.cred.Pid) }) {
-		return Facts{}, fmt.Errorf("process %d connected, and does not hold the connection any more", c.unix.cred.Pid)
+		return fmt.Errorf("process %d connected, and does not hold the connection any more", c.unix.cred.Pid)
 	}
-	return f, c.unix.alive()
+	return nil
 }
 
 func (k *kernel) diagOf(c *Conn) *diag {
@@ -75,5 +93,9 @@ func (k *kernel) socket(c *Conn) (Facts, error) {
 	if !c.local() {
 		return Facts{}, errors.New("the connection is not a local one")
 	}
-	return k.diagOf(c).inet(c)
+	f, err := k.diagOf(c).inet(c)
+	if err != nil {
+		return f, err
+	}
+	return f, c.established()
 }

@@ -11,7 +11,7 @@ type kernel struct{}
 
 func newKernel() kernel { return kernel{} }
 
-func (kernel) look(context.Context, Conn, depth) (Facts, error) { return Facts{}, ErrUnsupported }
+func (kernel) look(context.Context, Conn, wants) (Facts, error) { return Facts{}, ErrUnsupported }
 
 // Able says that nothing can be looked at.
 func Able() Ability {

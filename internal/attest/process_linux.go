@@ -30,9 +30,8 @@ func openProcess(pid int) (process, error) {
 
 func (p process) close() { _ = unix.Close(p.dir) }
 
-// processes returns who holds the socket with this inode, by pid, and what d asks
-// about each of them.
-func (k *kernel) processes(ctx context.Context, inode uint64, d depth) ([]Process, error) {
+// processes returns who holds the socket with this inode, by pid.
+func (k *kernel) processes(ctx context.Context, inode uint64) ([]Process, error) {
 	pids, err := allPIDs()
 	if err != nil {
 		return nil, err
@@ -43,7 +42,7 @@ func (k *kernel) processes(ctx context.Context, inode uint64, d depth) ([]Proces
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		p, err := k.holder(pid, want, d)
+		p, err := holder(pid, want)
 		if err != nil && !ended(err) && !denied(err) {
 			return nil, fmt.Errorf("look into process %d: %w", pid, err)
 		}
@@ -62,7 +61,7 @@ func ended(err error) bool { return errors.Is(err, unix.ENOENT) || errors.Is(err
 // is the only one there is none.
 func denied(err error) bool { return errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM) }
 
-func (k *kernel) holder(pid int, want []byte, d depth) (*Process, error) {
+func holder(pid int, want []byte) (*Process, error) {
 	h, err := openProcess(pid)
 	if err != nil {
 		return nil, err
@@ -72,9 +71,6 @@ func (k *kernel) holder(pid int, want []byte, d depth) (*Process, error) {
 		return nil, err
 	}
 	out, err := h.describe()
-	if err == nil && d >= executables {
-		err = k.executable(h, out, d)
-	}
 	if denied(err) { // a holder that we cannot describe is not nobody
 		return nil, fmt.Errorf("it holds the socket, and cannot be looked into: %v", err)
 	}
@@ -266,30 +262,59 @@ func cgroupOf(text string) string {
 	return ""
 }
 
-// executable reads what the process runs. The name is read before and after the
-// file was opened, or it could be another file's.
-func (k *kernel) executable(h process, p *Process, d depth) error {
-	name, err := h.link("exe")
+// program adds to f what its one holder runs, and the hash of that if w wants it.
+func (k *kernel) program(ctx context.Context, f *Facts, w wants) error {
+	p := &f.Holders[0]
+	h, err := openProcess(p.PID)
 	if err != nil {
-		return err
+		return fmt.Errorf("look into process %d: %w", p.PID, err)
 	}
-	fd, err := unix.Openat(h.dir, "exe", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	defer h.close()
+	again, err := h.describe()
+	if err == nil && again.Start != p.Start {
+		err = errors.New("it ended, and its number is another's")
+	}
+	var exe *os.File
+	if err == nil {
+		exe, err = h.executable(p)
+	}
+	if err == nil {
+		defer exe.Close()
+		if f.depth = executables; w(f) >= hashes {
+			p.SHA256, err = k.sums.of(ctx, exe, p.file, f.UID)
+			f.depth = hashes
+		}
+	}
 	if err != nil {
-		return err
+		return fmt.Errorf("look into process %d: %w", p.PID, err)
+	}
+	return nil
+}
+
+// executable reads what the process runs, and opens it. The name is read before and
+// after that, or it could be another file's.
+func (p process) executable(out *Process) (*os.File, error) {
+	name, err := p.link("exe")
+	if err != nil {
+		return nil, err
+	}
+	fd, err := unix.Openat(p.dir, "exe", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
 	}
 	f := os.NewFile(uintptr(fd), "exe")
-	defer f.Close()
-	if p.file, err = idOf(fd); err != nil {
-		return err
+	id, err := idOf(fd)
+	if err == nil {
+		var again string
+		if again, err = p.link("exe"); err == nil && again != name {
+			err = errors.New("it began to run another program while we looked")
+		}
 	}
-	if again, err := h.link("exe"); err != nil || again != name {
-		return errors.Join(err, errors.New("it began to run another program while we looked"))
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
 	}
-	p.Executable = name
-	if d == hashes {
-		p.SHA256, err = k.sums.of(f, p.file)
-	}
-	return err
+	out.Executable, out.file = name, id
+	return f, nil
 }
 
 func (p process) link(name string) (string, error) {
@@ -312,32 +337,51 @@ func (id fileID) isAt(path string) bool {
 	return unix.Stat(path, &st) == nil && st.Dev == id.device && st.Ino == id.inode
 }
 
-// maxSums bounds the hashes remembered.
-const maxSums = 256
+// Bounds of hashing.
+const (
+	maxSums    = 256     // hashes remembered
+	maxProgram = 1 << 30 // bytes of a program that is hashed: two seconds or so
+	hashAtOnce = 1 << 20 // bytes, between two looks whether anybody still waits
+)
 
 // sums remembers hashes of files that have not changed since.
 type sums struct {
-	mu   *sync.Mutex
+	turns *turns // one file is read at a time
+
+	mu   sync.Mutex
 	held map[fileID]string
 }
 
-func newSums() sums { return sums{&sync.Mutex{}, map[fileID]string{}} }
+func newSums() *sums { return &sums{turns: newTurns(1), held: map[fileID]string{}} }
 
-func (s *sums) of(f *os.File, id fileID) (string, error) {
-	s.mu.Lock()
-	sum, ok := s.held[id]
-	s.mu.Unlock()
-	if ok {
+// of returns the hash of f, which is the file that id says, on behalf of uid.
+func (s *sums) of(ctx context.Context, f *os.File, id fileID, uid uint32) (string, error) {
+	if sum, ok := s.known(id); ok {
+		return sum, nil
+	}
+	if id.size > maxProgram {
+		return "", fmt.Errorf("its executable has %d bytes, and at most %d are hashed", id.size, maxProgram)
+	}
+	if err := s.turns.begin(ctx, uid); err != nil {
+		return "", err
+	}
+	defer s.turns.end()
+	if sum, ok := s.known(id); ok { // by the turn before
 		return sum, nil
 	}
 	h := sha256.New()
-	if _, err := io.Copy(h, f); err != nil {
-		return "", fmt.Errorf("hash its executable: %w", err)
+	for err := error(nil); err != io.EOF; {
+		if _, err = io.CopyN(h, f, hashAtOnce); err == nil {
+			err = ctx.Err()
+		}
+		if err != nil && err != io.EOF {
+			return "", fmt.Errorf("hash its executable: %w", err)
+		}
 	}
 	if now, err := idOf(int(f.Fd())); err != nil || now != id {
 		return "", errors.Join(err, errors.New("its executable was changed while we read it"))
 	}
-	sum = hex.EncodeToString(h.Sum(nil))
+	sum := hex.EncodeToString(h.Sum(nil))
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for old := range s.held {
@@ -348,4 +392,11 @@ func (s *sums) of(f *os.File, id fileID) (string, error) {
 	}
 	s.held[id] = sum
 	return sum, nil
+}
+
+func (s *sums) known(id fileID) (string, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	sum, ok := s.held[id]
+	return sum, ok
 }

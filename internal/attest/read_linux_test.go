@@ -116,13 +116,13 @@ func TestFileThatChangesWhileItIsHashed(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	if sum, err := attest.SumAfter(f, func() {}); err != nil || sum != sumOf(t, name) {
+	if sum, err := attest.SumAfter(t.Context(), f, func() {}); err != nil || sum != sumOf(t, name) {
 		t.Errorf("got %s, %v", sum, err)
 	}
 	if _, err := f.Seek(0, 0); err != nil {
 		t.Fatal(err)
 	}
-	_, err = attest.SumAfter(f, func() { err = os.WriteFile(name, []byte("evil!"), 0o700) })
+	_, err = attest.SumAfter(t.Context(), f, func() { err = os.WriteFile(name, []byte("evil!"), 0o700) })
 	if err == nil || !strings.Contains(err.Error(), "was changed while we read it") {
 		t.Errorf("got %v", err)
 	}

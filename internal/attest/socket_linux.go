@@ -1,6 +1,7 @@
 package attest
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -152,6 +153,26 @@ func (d *diag) inet(c *Conn) (Facts, error) {
 		return Facts{}, err
 	}
 	return readInet(c, reply)
+}
+
+// established fails unless our end of a TCP connection is. The caller's end is asked
+// about by addresses and ports alone; when it is gone, another socket may have them, and
+// a connection that its caller has reset lies in the queue of those to be accepted as if
+// it were whole. As long as our end is established nobody else can have the other.
+func (c *Conn) established() error {
+	if c.tcp == nil {
+		return errors.New("the connection was not accepted by a listener that attests")
+	}
+	var info *unix.TCPInfo
+	var ierr error
+	err := c.tcp.Control(func(fd uintptr) { info, ierr = unix.GetsockoptTCPInfo(int(fd), unix.SOL_TCP, unix.TCP_INFO) })
+	switch err := cmp.Or(err, ierr); {
+	case err != nil:
+		return fmt.Errorf("the connection is closed: %w", err)
+	case info.State != established:
+		return fmt.Errorf("our end of the connection is in TCP state %d, want %d (established): the caller has closed it", info.State, established)
+	}
+	return nil
 }
 
 // inetRequestFor asks for one socket by its four-tuple, seen from the caller: its own

@@ -6,23 +6,20 @@ import (
 	"sync"
 )
 
-// maxScans is how many looks at all processes may run at a time, so that callers
-// who make us look cannot take every core.
-const maxScans = 2
-
-// scans shares out the looks between the uids that make us look: each uid that waits
-// has one before any has its next, so that whoever asks in a loop delays itself.
-type scans struct {
+// turns shares out work between the uids that make us do it, so much at a time: each uid
+// that waits has its turn before any has its next, so that whoever asks in a loop delays
+// itself.
+type turns struct {
 	mu      sync.Mutex
 	free    int
 	waiting map[uint32][]chan struct{} // by uid, who came first first
 	order   []uint32                   // of waiting: whose turn is next
 }
 
-func newScans() *scans { return &scans{free: maxScans, waiting: map[uint32][]chan struct{}{}} }
+func newTurns(n int) *turns { return &turns{free: n, waiting: map[uint32][]chan struct{}{}} }
 
-// begin waits for a look on behalf of uid, which end ends. It fails when ctx is done.
-func (s *scans) begin(ctx context.Context, uid uint32) error {
+// begin waits for a turn on behalf of uid, which end ends. It fails when ctx is done.
+func (s *turns) begin(ctx context.Context, uid uint32) error {
 	s.mu.Lock()
 	if s.free > 0 { // then nobody waits
 		s.free--
@@ -52,8 +49,8 @@ func (s *scans) begin(ctx context.Context, uid uint32) error {
 	return ctx.Err()
 }
 
-// end hands the look on to the uid whose turn it is.
-func (s *scans) end() {
+// end hands the turn on to the uid whose turn it is.
+func (s *turns) end() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(s.order) == 0 {
@@ -68,7 +65,7 @@ func (s *scans) end() {
 }
 
 // keep is who waits of uid now; called with mu held.
-func (s *scans) keep(uid uint32, waiting []chan struct{}) {
+func (s *turns) keep(uid uint32, waiting []chan struct{}) {
 	if len(waiting) > 0 {
 		s.waiting[uid] = waiting
 		return

@@ -9,12 +9,12 @@ import (
 	"github.com/sallyport-dev/sallyport/internal/attest"
 )
 
-// Looks at all processes are few at a time, and shared out between uids: one that
-// waits a thousand times delays one that waits once by one look.
-func TestLooksAreSharedOut(t *testing.T) {
+// Work is done for few at a time, and shared out between uids: one that waits a thousand
+// times delays one that waits once by one turn.
+func TestTurnsAreSharedOut(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := attest.NewScans()
+		s := attest.NewTurns(2)
 		for range 2 {
 			if err := s.Begin(t.Context(), 1); err != nil {
 				t.Fatal(err)
@@ -41,7 +41,7 @@ func TestLooksAreSharedOut(t *testing.T) {
 		leave()
 		synctest.Wait()
 		if len(order) != 1 || order[0] != "gone false" {
-			t.Fatalf("before a look ended: %v", order)
+			t.Fatalf("before a turn ended: %v", order)
 		}
 		s.End()
 		synctest.Wait()
@@ -59,7 +59,7 @@ func TestLooksAreSharedOut(t *testing.T) {
 		none, stop := context.WithCancel(t.Context())
 		stop()
 		if err := s.Begin(none, 5); err == nil {
-			t.Error("three looks at a time")
+			t.Error("three turns at a time")
 		}
 		if n := s.Waiting(); n != 0 {
 			t.Errorf("%d uids are remembered", n)

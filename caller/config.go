@@ -72,16 +72,19 @@ func newDestinations(audience string, hosts []string) (destinations, error) {
 	var bad []error
 	if strings.HasPrefix(audience, "https://") {
 		u, err := url.Parse(audience)
-		if err != nil || u.Hostname() == "" || u.User != nil {
+		switch {
+		case err != nil || u.Hostname() == "" || u.User != nil:
 			bad = append(bad, fmt.Errorf("caller: Audience: %q: is no URL that names a host", audience))
-		} else {
+		case !ascii(u.Host):
+			bad = append(bad, fmt.Errorf("caller: Audience: %q: write its host as the DNS has it, xn--…", audience))
+		default:
 			d.own = hostPort(u.Host, "https")
 		}
 	}
 	for i, h := range hosts {
 		u, err := url.Parse("https://" + h)
-		if err != nil || u.Host != h || u.Hostname() == "" {
-			bad = append(bad, fmt.Errorf("caller: Hosts[%d]: %q: want HOST or HOST:PORT", i, h))
+		if err != nil || u.Host != h || u.Hostname() == "" || !ascii(h) {
+			bad = append(bad, fmt.Errorf("caller: Hosts[%d]: %q: want HOST or HOST:PORT, as the DNS has it", i, h))
 			continue
 		}
 		d.listed[hostPort(h, "https")] = true
@@ -89,8 +92,13 @@ func newDestinations(audience string, hosts []string) (destinations, error) {
 	return d, errors.Join(bad...)
 }
 
-// allows reports whether a token may go to host over scheme.
+// allows reports whether a token may go to host over scheme. Names beyond ASCII may not
+// have one: net/http turns them into other names (IDNA) than letters alone would tell,
+// "İ" is no "i" to it.
 func (d *destinations) allows(scheme, host string) bool {
+	if !ascii(host) {
+		return false
+	}
 	to := hostPort(host, scheme)
 	switch scheme {
 	case "https":
@@ -101,8 +109,12 @@ func (d *destinations) allows(scheme, host string) bool {
 	return false
 }
 
-// hostPort returns the one spelling of an authority: RFC 9110 section 4.2.3, with
-// the port always there.
+func ascii(s string) bool {
+	return !strings.ContainsFunc(s, func(r rune) bool { return r > unicode.MaxASCII })
+}
+
+// hostPort returns the one spelling of an authority in ASCII: RFC 9110 section 4.2.3,
+// with the port always there.
 func hostPort(host, scheme string) string {
 	u := url.URL{Host: host}
 	name, port := strings.ToLower(u.Hostname()), u.Port()
@@ -118,7 +130,7 @@ func hostPort(host, scheme string) string {
 	return net.JoinHostPort(name, port)
 }
 
-// loopback reports whether nobody but this machine can be at host.
+// loopback reports whether nobody but this machine can be at host, which is in ASCII.
 func loopback(host string) bool {
 	name := strings.ToLower((&url.URL{Host: host}).Hostname())
 	ip, err := netip.ParseAddr(name)

@@ -42,6 +42,7 @@ func TestNew(t *testing.T) {
 			[]string{`Audience: "a b"`, "Door:", "Hosts[1]:", "Hosts[2]:", "Hosts[3]:"}},
 		{"no audience", caller.Config{Door: "x:1"}, "", []string{`Audience: ""`}},
 		{"an audience URL that names no host", caller.Config{Audience: "https:///x", Door: "x:1"}, "", []string{"names a host"}},
+		{"hosts beyond ASCII", caller.Config{Audience: "https://bücher.test", Door: "x:1", Hosts: []string{"İx.test"}}, "", []string{"as the DNS has it, xn--", "Hosts[0]:"}},
 		{"an audience URL with a user, who reads like a host", caller.Config{Audience: "https://app.test@evil.test", Door: "x:1"}, "", []string{"names a host"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -126,6 +126,9 @@ func placeOf(cgroup string) place {
 	if m := systemUnit.FindStringSubmatch(cgroup); m != nil {
 		out.unit = m[1]
 	}
+	if strings.Contains(cgroup, ".service/") {
+		return out
+	}
 	if m := containerID.FindStringSubmatch(cgroup); m != nil {
 		out.container = m[1]
 	}

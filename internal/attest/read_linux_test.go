@@ -59,6 +59,8 @@ func TestPlaceOf(t *testing.T) {
 		{"a user's", "/user.slice/user-1000.slice/user@1000.service/app.slice/orders.service", "", "", ""},
 		{"a user's that looks like Docker's", "/user.slice/user-1000.slice/user@1000.service/docker-" + id + ".scope", "", "", ""},
 		{"a unit's that looks like a pod", "/system.slice/a.service/kubepods/pod" + pod, "a.service", "", ""},
+		{"a unit's that looks like Docker's", "/system.slice/a.service/docker-" + id + ".scope", "a.service", "", ""},
+		{"that of a unit of another slice", "/shop.slice/a.service/docker-" + id + ".scope", "", "", ""},
 		{"a name that begins like a slice", "/system.slicer/orders.service", "", "", ""},
 		{"the root", "/", "", "", ""},
 	} {
@@ -146,6 +148,15 @@ func loopback(t testing.TB, network, address string) *attest.Conn {
 	}
 	t.Cleanup(func() { _, _ = accepted.Close(), c.Close() })
 	return &attest.Conn{Peer: netip.MustParseAddrPort(c.LocalAddr().String()), Here: netip.MustParseAddrPort(c.RemoteAddr().String())}
+}
+
+// Addresses and ports alone are nobody's: a connection is one that a Listener accepted.
+func TestAddressesAreNoConnection(t *testing.T) {
+	t.Parallel()
+	_, err := attestor(account("me", uid(os.Getuid()))).Prove(t.Context(), *loopback(t, "tcp4", "127.0.0.1:0"), []string{"me"})
+	if code(err) != "caller_unattested" || !strings.Contains(err.Error(), "not accepted by a listener that attests") {
+		t.Errorf("got %v", err)
+	}
 }
 
 // Whatever the kernel is made to answer: a caller is known only by an answer that is

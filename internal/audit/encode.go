@@ -53,6 +53,7 @@ func (e *encoder) payload(salt *[saltSize]byte, p *Payload) {
 	e.list(`,"shadow":`, p.Shadow)
 	e.text(`,"near":`, p.Near)
 	e.text(`,"detail":`, p.Detail)
+	e.number(`,"count":`, p.Count)
 	e.dict(`,"unverified":`, p.Unverified, min(maxUnverified, e.limit))
 	e.number(`,"bytes_in":`, p.BytesIn)
 	e.number(`,"bytes_out":`, p.BytesOut)

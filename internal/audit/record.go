@@ -77,6 +77,7 @@ type Payload struct {
 	Shadow        []string          `json:"shadow,omitempty"`         // what rules on trial would have decided
 	Near          string            `json:"near,omitzero"`            // the rule that came nearest to allowing
 	Detail        string            `json:"detail,omitzero"`          // free text for the owner
+	Count         int64             `json:"count,omitzero"`           // of refusals that this record stands for, if it is not one
 	Unverified    map[string]string `json:"unverified,omitempty"`     // claims that nobody vouched for, such as kid and iss
 	BytesIn       int64             `json:"bytes_in,omitzero"`        // bytes from the caller, in a close record
 	BytesOut      int64             `json:"bytes_out,omitzero"`       // bytes to the caller, in a close record

@@ -381,6 +381,9 @@ func (t *table) write(entry *audit.Entry) error {
 	if why == "" {
 		why = p.Reason
 	}
+	if p.Count > 0 {
+		why += fmt.Sprintf(" (%d times, of %s)", p.Count, p.Peer)
+	}
 	if len(p.Shadow) > 0 {
 		why += " (shadow " + strings.Join(p.Shadow, ", ") + ")"
 	}

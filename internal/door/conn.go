@@ -29,13 +29,21 @@ func ConnContext(ctx context.Context, c net.Conn) context.Context {
 
 // WithCaller returns a context in which Caller finds c.
 func WithCaller(ctx context.Context, c attest.Conn) context.Context {
-	return context.WithValue(ctx, connKey{}, c)
+	return context.WithValue(ctx, connKey{}, &c)
 }
 
 // Caller returns the connection that a request came over.
 func Caller(ctx context.Context) (attest.Conn, bool) {
-	c, ok := ctx.Value(connKey{}).(attest.Conn)
-	return c, ok
+	if c := callerOf(ctx); c != nil {
+		return *c, true
+	}
+	return attest.Conn{}, false
+}
+
+// callerOf returns what Caller does, or nil.
+func callerOf(ctx context.Context) *attest.Conn {
+	c, _ := ctx.Value(connKey{}).(*attest.Conn)
+	return c
 }
 
 // Limits of what one caller may hold, so that a client that is wrong, or hostile,

@@ -102,7 +102,7 @@ func (l *Local) Check(r *http.Request) (guard.Reason, string) {
 // Attempt is what is known of a request before who sent it is.
 func (l *Local) Attempt(r *http.Request) guard.Attempt {
 	peer, _ := netip.ParseAddrPort(r.RemoteAddr) // zero over a Unix socket
-	return guard.Attempt{Action: guard.ActionMetadata, Peer: peer}
+	return guard.Attempt{Action: guard.ActionMetadata, Peer: peer, Caller: callerOf(r.Context())}
 }
 
 // Refuse records that the request was turned away.

@@ -55,6 +55,10 @@ type Attempt struct {
 	// Peer is the other end of the connection.
 	Peer netip.AddrPort
 
+	// Caller is the local connection that the attempt came over; nil for others, and
+	// where the credential says it.
+	Caller *attest.Conn
+
 	// TraceID is the caller's W3C trace id, or "".
 	TraceID string
 

@@ -7,3 +7,10 @@ func (g *Guard) ProveForTest(ctx context.Context, a Attempt) error {
 	_, _, err := g.prove(ctx, &a)
 	return err
 }
+
+// Networks returns how many networks refusals are counted for.
+func (g *Guard) Networks() int {
+	g.crowd.mu.Lock()
+	defer g.crowd.mu.Unlock()
+	return len(g.crowd.networks)
+}

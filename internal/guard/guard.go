@@ -78,6 +78,7 @@ type Guard struct {
 	policy  atomic.Pointer[policy.Snapshot]
 	issuers map[string]BearerProver
 	tokens  tokenCache
+	crowd   crowd
 
 	closed  atomic.Bool
 	mu      sync.Mutex
@@ -122,6 +123,9 @@ func (g *Guard) Admit(ctx context.Context, a Attempt) (*Pass, error) {
 	now := g.c.Now()
 	r := &receipt{guard: g, proof: proof, attempt: a, started: now}
 	d := g.decide(proof, a.Action, a.Request, &a, now)
+	if f, counted := g.crowdedUser(&a, proof, &d); counted {
+		return nil, f
+	}
 	rec := g.decisionRecord(audit.Admit, &a, proof, &d)
 	durability := g.durability(&a)
 	if d.Allow && a.mints() {
@@ -175,8 +179,10 @@ func (g *Guard) Note(_ context.Context, e Event) error {
 	return err
 }
 
-// Close ends every pass that somebody waits on and refuses what comes after.
+// Close ends every pass that somebody waits on and refuses what comes after. What was
+// counted of refusals is recorded.
 func (g *Guard) Close() {
+	defer g.recordCrowd()
 	g.mu.Lock()
 	g.closed.Store(true)
 	waiting := g.waiting

@@ -193,19 +193,29 @@ func get(raw, path string) guard.Attempt {
 // last returns the newest record.
 func (w *world) last(t testing.TB) *audit.Entry {
 	t.Helper()
+	return w.tail(t, 1)[0]
+}
+
+// tail returns the newest n records, the oldest first.
+func (w *world) tail(t testing.TB, n uint64) []*audit.Entry {
+	t.Helper()
 	r, err := audit.OpenReader(w.dir, w.kek)
 	if err != nil {
 		t.Fatal(err)
 	}
-	n, err := r.Size()
-	if err != nil || n == 0 {
-		t.Fatalf("no record: %v", err)
+	size, err := r.Size()
+	if err != nil || size < n {
+		t.Fatalf("%d records: %v", size, err)
 	}
-	e, err := r.Entry(n - 1)
-	if err != nil {
-		t.Fatal(err)
+	var out []*audit.Entry
+	for i := size - n; i < size; i++ {
+		e, err := r.Entry(i)
+		if err != nil {
+			t.Fatal(err)
+		}
+		out = append(out, e)
 	}
-	return e
+	return out
 }
 
 func allowOrders() policy.Rule {

@@ -43,8 +43,11 @@ func (g *Guard) actAs(ctx context.Context, a *Attempt, c *Credential) (*identity
 	if !ok {
 		return user, refusal{accountUnknown, "no service account is called so"}
 	}
-	run := Attempt{Action: ActionRun, Resource: Resource{Kind: policy.AccountResource, Name: c.runAs}, Peer: a.Peer, TraceID: a.TraceID}
+	run := Attempt{Action: ActionRun, Resource: Resource{Kind: policy.AccountResource, Name: c.runAs}, Peer: a.Peer, Caller: c.conn, TraceID: a.TraceID}
 	d := g.decide(user, ActionRun, nil, &run, g.c.Now())
+	if f, counted := g.crowdedUser(&run, user, &d); counted {
+		return nil, f
+	}
 	id, err := g.append(g.decisionRecord(audit.Admit, &run, user, &d), audit.Written)
 	if err != nil {
 		return nil, err

@@ -53,6 +53,11 @@ func (g *Guard) decisionRecord(kind audit.Kind, a *Attempt, proof *identity.Proo
 // refuse records a refusal and returns f with the record's id in it. proof is who
 // it was, if that is known.
 func (g *Guard) refuse(a *Attempt, proof *identity.Proof, code, why string, f *fault.Error) *fault.Error {
+	if proof == nil {
+		if f, counted := g.crowded(a, code, why, f); counted {
+			return f
+		}
+	}
 	p := g.payload(a)
 	if proof != nil {
 		name(&p, proof)

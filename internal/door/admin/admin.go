@@ -104,7 +104,11 @@ func (d *Door) serve(pattern, action string, prepare func(*http.Request) (func(c
 	d.mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
 		do, err := prepare(r)
 		if err != nil {
-			f := d.guard.Refuse(r.Context(), guard.Attempt{Action: action}, guard.ParameterRefused, err.Error())
+			a := guard.Attempt{Action: action}
+			if c, ok := door.Caller(r.Context()); ok {
+				a.Caller = &c
+			}
+			f := d.guard.Refuse(r.Context(), a, guard.ParameterRefused, err.Error())
 			if f.Code != fault.Busy {
 				f.Public = err.Error()
 			}

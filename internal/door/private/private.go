@@ -14,6 +14,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httputil"
+	"net/url"
 	"time"
 
 	"github.com/sallyport-dev/sallyport/internal/attest"
@@ -43,10 +44,11 @@ func New(address, socket, account string, kin Kin) *Door {
 	d := &Door{kin: kin, local: door.Local{Hosts: door.Hosts(address)}}
 	d.proxy = &httputil.ReverseProxy{
 		Rewrite: func(r *httputil.ProxyRequest) {
-			r.Out.URL.Scheme, r.Out.URL.Host, r.Out.Host = "http", "sallyport", "sallyport"
-			r.Out.URL.Path = Prefix + account + r.In.URL.Path
-			r.Out.URL.RawPath = Prefix + account + r.In.URL.EscapedPath()
-			r.Out.URL.RawQuery = r.In.URL.RawQuery // as it came: the server judges it
+			in := r.In.URL
+			// nothing of the target but its path and query is handed on: http://HOST/PATH and
+			// X:OPAQUE name others. The query goes as it came: the server judges it.
+			r.Out.URL = &url.URL{Scheme: "http", Host: "sallyport", Path: Prefix + account + in.Path, RawPath: Prefix + account + in.EscapedPath(), RawQuery: in.RawQuery}
+			r.Out.Host = "sallyport"
 		},
 		Transport: &http.Transport{
 			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {

@@ -1,0 +1,183 @@
+package guard
+
+import (
+	"fmt"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/sallyport-dev/sallyport/internal/audit"
+	"github.com/sallyport-dev/sallyport/internal/fault"
+	"github.com/sallyport-dev/sallyport/internal/identity"
+	"github.com/sallyport-dev/sallyport/internal/policy"
+)
+
+// Refusals cost callers nothing that nobody proved, or of whom nothing is known but a
+// uid: recorded one by one without a bound, they would let anybody fill the disk, and
+// then nobody gets anything. So each network has so many records of its own; of what is
+// more, each second and class has one that counts.
+const (
+	// crowdRate is how many refusals a second of one network are recorded one by one.
+	crowdRate = 100
+
+	// crowdBurst is how many of them may come at once, after a quiet time.
+	crowdBurst = 2048
+
+	// crowdNetworks is how many networks are told apart; others are one.
+	crowdNetworks = 4096
+
+	// crowdEvery is how often what was counted is recorded.
+	crowdEvery = time.Second
+)
+
+// crowd counts refusals of unproven callers. Its zero value has seen none.
+type crowd struct {
+	mu       sync.Mutex
+	networks map[string]*allowance
+	counted  map[class]*counted
+	timer    *time.Timer // runs while something is counted
+}
+
+// allowance is what one network may have recorded one by one.
+type allowance struct {
+	left float64
+	at   time.Time
+}
+
+// class is what refusals have in common that one record counts.
+type class struct{ network, service, action, reason string }
+
+type counted struct {
+	n    int64
+	last string // why, of the last one
+}
+
+// network names who an attempt is counted with: a local caller's uid, or the peer's
+// network of a size that one site has.
+func (a *Attempt) network() string {
+	c := a.Caller
+	if c == nil && len(a.Credentials) == 1 {
+		c = a.Credentials[0].conn
+	}
+	if c != nil {
+		return "uid " + strconv.FormatUint(uint64(c.UID()), 10)
+	}
+	ip := a.Peer.Addr().Unmap()
+	bits := 48
+	if ip.Is4() {
+		bits = 24
+	}
+	if p, err := ip.Prefix(bits); err == nil {
+		return p.String()
+	}
+	return "unknown"
+}
+
+// alone reports whether a refusal of network is to have a record of its own.
+func (c *crowd) alone(network string, now time.Time) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	a := c.networks[network]
+	if a == nil {
+		if len(c.networks) >= crowdNetworks {
+			c.forget(now)
+		}
+		if len(c.networks) >= crowdNetworks {
+			network = "others"
+			a = c.networks[network]
+		}
+		if a == nil {
+			if c.networks == nil {
+				c.networks = map[string]*allowance{}
+			}
+			a = &allowance{crowdBurst, now}
+			c.networks[network] = a
+		}
+	}
+	a.refill(now)
+	if a.left < 1 {
+		return false
+	}
+	a.left--
+	return true
+}
+
+func (a *allowance) refill(now time.Time) {
+	if d := now.Sub(a.at); d > 0 {
+		a.left = min(a.left+d.Seconds()*crowdRate, crowdBurst)
+	}
+	a.at = now
+}
+
+// forget drops the networks that have everything left; called with mu held.
+func (c *crowd) forget(now time.Time) {
+	for name, a := range c.networks {
+		if a.refill(now); a.left >= crowdBurst {
+			delete(c.networks, name)
+		}
+	}
+}
+
+// count counts a refusal that gets no record of its own, and sees to it that flush is
+// called.
+func (c *crowd) count(k class, why string, flush func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.counted == nil {
+		c.counted = map[class]*counted{}
+	}
+	n := c.counted[k]
+	if n == nil {
+		n = &counted{}
+		c.counted[k] = n
+	}
+	n.n, n.last = n.n+1, why
+	if c.timer == nil {
+		c.timer = time.AfterFunc(crowdEvery, flush)
+	}
+}
+
+// take returns what was counted since the last time.
+func (c *crowd) take() map[class]*counted {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	out := c.counted
+	c.counted = nil
+	if c.timer != nil {
+		c.timer.Stop()
+		c.timer = nil
+	}
+	return out
+}
+
+// recordCrowd records what was counted: one record for each class.
+func (g *Guard) recordCrowd() {
+	for k, n := range g.crowd.take() {
+		_, err := g.append(&audit.Record{Kind: audit.Refuse, Decision: audit.Deny, Service: k.service, Policy: g.policy.Load().Revision(), Payload: audit.Payload{
+			Action: k.action, Reason: k.reason, Peer: k.network, Count: n.n, Replica: g.c.Replica,
+			Detail: fmt.Sprintf("%d of this kind in a second, beyond what is recorded one by one; the last: %s", n.n, n.last),
+		}}, audit.Written)
+		if err != nil {
+			g.c.Logger.Error("refusals that were counted are not in the log", "refusals", n.n, "network", k.network, "reason", k.reason)
+		}
+	}
+}
+
+// crowdedUser is crowded for what policy denies a local user. Every process is one.
+func (g *Guard) crowdedUser(a *Attempt, proof *identity.Proof, d *policy.Decision) (*fault.Error, bool) {
+	if d.Allow || proof.Principal.Kind != identity.User || proof.Principal.Provider != identity.Local {
+		return nil, false
+	}
+	return g.crowded(a, string(d.Reason), d.NearWhy, notAllowed(d))
+}
+
+// crowded counts the refusal of an unproven caller whose network has too many, and
+// returns what it is told: there is no record to name.
+func (g *Guard) crowded(a *Attempt, code, why string, f *fault.Error) (*fault.Error, bool) {
+	network := a.network()
+	if g.crowd.alone(network, g.c.Now()) {
+		return nil, false
+	}
+	g.crowd.count(class{network, a.Service, a.Action, code}, why, g.recordCrowd)
+	return f, true
+}

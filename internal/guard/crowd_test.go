@@ -1,0 +1,165 @@
+package guard_test
+
+import (
+	"errors"
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/sallyport-dev/sallyport/internal/attest"
+	"github.com/sallyport-dev/sallyport/internal/audit"
+	"github.com/sallyport-dev/sallyport/internal/fault"
+	"github.com/sallyport-dev/sallyport/internal/guard"
+	"github.com/sallyport-dev/sallyport/internal/identity"
+)
+
+// from is an attempt without a credential, from an address.
+func from(peer string) guard.Attempt {
+	a := get("", "/x")
+	a.Peer = netip.MustParseAddrPort(peer)
+	return a
+}
+
+// Refusals of callers that nobody proved have records of their own up to a rate; more
+// have one that counts them, and take nothing from other networks, or from callers that
+// are known.
+func TestRefusalsOfACrowdAreCounted(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	refused := func(a guard.Attempt) string {
+		t.Helper()
+		_, err := w.Admit(t.Context(), a)
+		f, ok := errors.AsType[*fault.Error](err)
+		if !ok {
+			t.Fatalf("got %v", err)
+		}
+		return f.Decision
+	}
+	for i := range 2048 {
+		if refused(from("192.0.2.1:99")) == "" {
+			t.Fatalf("refusal %d has no record", i)
+		}
+	}
+	for i := range 700 {
+		if id := refused(from("192.0.2.77:99")); id != "" { // the same network
+			t.Fatalf("refusal %d beyond the burst is %s", i, id)
+		}
+	}
+	malformed := from("192.0.2.1:99")
+	malformed.Credentials = []guard.Credential{guard.Bearer("x"), guard.Bearer("y")}
+	if refused(malformed) != "" {
+		t.Error("another class has a burst of its own")
+	}
+	for name, a := range map[string]guard.Attempt{"another network": from("192.0.3.1:99"), "IPv6": from("[2001:db8::1]:99"), "a caller that is known": get(w.bearer(t, nil), "/x")} {
+		if refused(a) == "" {
+			t.Errorf("%s: no record", name)
+		}
+	}
+	w.clock.Add(1)
+	for i := range 100 {
+		if refused(from("192.0.2.1:99")) == "" {
+			t.Errorf("after a second refusal %d has no record", i)
+		}
+	}
+	if refused(from("192.0.2.1:99")) != "" {
+		t.Error("more than the rate")
+	}
+	w.Close()
+	counted := map[string]*audit.Payload{}
+	for _, e := range w.tail(t, 2) {
+		counted[e.Payload.Reason] = e.Payload
+		if e.Kind != audit.Refuse || e.Decision != audit.Deny || e.Service != "invoices" || e.Payload.Action != "http.get" || e.Payload.Peer != "192.0.2.0/24" {
+			t.Errorf("recorded %+v", e)
+		}
+	}
+	if missing, bad := counted["credential_missing"], counted["credential_malformed"]; missing == nil || missing.Count != 701 || bad == nil || bad.Count != 1 {
+		t.Errorf("counted %+v, %+v", missing, bad)
+	}
+}
+
+// What was counted is in the log a second later, without anything that ends.
+func TestCountedRefusalsAreRecordedInTime(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	for range 2048 + 5 {
+		_, _ = w.Admit(t.Context(), from("192.0.2.1:99"))
+	}
+	for range 2000 {
+		if e := w.last(t); e.Payload.Count == 5 {
+			return
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	t.Errorf("the last record is %+v", w.last(t).Payload)
+}
+
+// Local callers are told apart by their uid, whatever the address, and callers that are
+// refused by policy are no crowd.
+func TestCrowdOfAUser(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.local = func(attest.Conn, []string) (*identity.Proof, error) { return nil, errors.New("nobody") }
+	a := guard.Attempt{Action: guard.ActionMetadata, Resource: guard.ToItself(), Credentials: []guard.Credential{guard.Local(attest.Conn{}, []string{"orders"})}, Peer: netip.MustParseAddrPort("127.0.0.1:9")}
+	for range 2048 + 3 {
+		_, _ = w.Admit(t.Context(), a)
+	}
+	other := from("127.0.0.1:9") // a bearer's, over loopback too
+	if _, err := w.Admit(t.Context(), other); fault.Of(err).Decision == "" {
+		t.Error("one over TCP is counted with one that the kernel knows")
+	}
+	refuse := guard.Attempt{Action: guard.ActionMetadata, Caller: &attest.Conn{}}
+	if f := w.Refuse(t.Context(), refuse, guard.PathUnknown, "no such path"); f.Decision != "" || f.Public != "not found" {
+		t.Errorf("a refusal before there is a credential: %+v", f)
+	}
+	w.local = func(attest.Conn, []string) (*identity.Proof, error) { return proof("reports", nil), nil }
+	a.Action = "admin.keys.list"
+	if _, err := w.Admit(t.Context(), a); fault.Of(err).Decision == "" {
+		t.Error("a caller that is known is counted with those that are not")
+	}
+	w.Close()
+	for _, e := range w.tail(t, 2) {
+		if e.Payload.Peer != "uid 4294967295" || e.Payload.Count == 0 {
+			t.Errorf("recorded %+v", e.Payload)
+		}
+	}
+}
+
+// Every process is a local user: what policy denies one costs it nothing either.
+func TestCrowdOfWhatAUserMayNot(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]guard.Credential{"admin.keys.list": guard.LocalUser(attest.Conn{}), "workload.run": guard.RunAs(attest.Conn{}, "orders")} {
+		w := newWorld(t)
+		for i := range 2048 + 3 {
+			_, err := w.Admit(t.Context(), guard.Attempt{Action: "admin.keys.list", Credentials: []guard.Credential{c}})
+			if f := fault.Of(err); f.Code != fault.Denied || f.Public != "not allowed" || (f.Decision != "") != (i < 2048) {
+				t.Fatalf("%s: refusal %d: %+v", name, i, f)
+			}
+		}
+		w.Close()
+		if p := w.last(t).Payload; p.Count != 3 || p.Action != name || p.Reason != "no_match" || p.Peer != "uid 4294967295" {
+			t.Errorf("%s: counted %+v", name, p)
+		}
+	}
+}
+
+// Ever new networks do not fill the memory: those that are quiet are forgotten, and
+// beyond what is kept they share one allowance.
+func TestCrowdOfManyNetworks(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	alone := 0
+	for i := range 7000 {
+		a := from(netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, byte(i >> 8), byte(i), 1}), 9).String())
+		if f := w.Refuse(t.Context(), a, guard.CredentialMissing, ""); f.Decision != "" {
+			alone++
+		}
+	}
+	if n := w.Networks(); n > 4097 || alone != 4096+2048 {
+		t.Errorf("%d networks are kept, and %d refusals were recorded one by one", n, alone)
+	}
+	w.clock.Add(60)
+	w.Refuse(t.Context(), from("203.0.113.1:9"), guard.CredentialMissing, "")
+	if n := w.Networks(); n != 1 {
+		t.Errorf("%d networks are kept after a minute", n)
+	}
+}

@@ -65,6 +65,7 @@ type App struct {
 	keys    *keys.Set
 	guard   *guard.Guard
 	servers []*server
+	shares  shares
 	ready   readiness
 	made    []keys.Event // before there was a log
 }
@@ -73,7 +74,7 @@ type App struct {
 // open.
 func New(ctx context.Context, c *config.Config, o Options) (_ *App, err error) {
 	o.complete()
-	a := &App{c: c, o: o}
+	a := &App{c: c, o: o, shares: newShares(descriptors())}
 	defer func() {
 		if err != nil {
 			a.release()
@@ -165,12 +166,12 @@ func (a *App) wire() error {
 		for i := range c.Services {
 			targets = append(targets, httpproxy.Target{Service: c.Services[i].Name, Config: *c.Services[i].HTTP})
 		}
-		if err := a.listen("gateway", c.Gateway.Listen, func(string) http.Handler { return httpproxy.New(core, targets) }); err != nil {
+		if err := a.listen("gateway", c.Gateway.Listen, a.shares.gateway, func(string) http.Handler { return httpproxy.New(core, targets) }); err != nil {
 			return err
 		}
 	}
 	a.ready.add("audit log", a.log.Health)
-	return a.listen("telemetry", c.Telemetry.Listen, func(string) http.Handler { return &a.ready })
+	return a.listen("telemetry", c.Telemetry.Listen, a.shares.telemetry, func(string) http.Handler { return &a.ready })
 }
 
 func (a *App) bearers() ([]guard.BearerProver, error) {

@@ -73,7 +73,7 @@ func (a *App) serveDoors(mint *issuer.Issuer) error {
 		Assertions: func() []token.Key { return a.keys.Public(keys.Assertions) },
 		Bundle:     mint.Bundle,
 	})
-	if err := a.listen("issuer", c.Issuer.Listen, func(string) http.Handler { return onlyHosts(disc, c.Issuer) }); err != nil {
+	if err := a.listen("issuer", c.Issuer.Listen, a.shares.issuer, func(string) http.Handler { return onlyHosts(disc, c.Issuer) }); err != nil {
 		return err
 	}
 	local := door.Local{Guard: a.guard, Mint: mint, Turns: door.NewTurns(), TrustDomain: c.TrustDomain, Ours: c.Issuer.Ours}
@@ -91,10 +91,6 @@ func (a *App) serveDoors(mint *issuer.Issuer) error {
 	return a.serveAdmin()
 }
 
-// perCaller is how many connections one uid may have at a door: enough for every
-// process of a busy machine, and few beside the descriptors that there are.
-func perCaller() *door.Places { return door.NewPlaces(min(1024, descriptors()/8), 0) }
-
 func (a *App) serveMetadata(m *metadata.Config, local door.Local) error {
 	var l net.Listener
 	var ns *attest.Network
@@ -109,7 +105,7 @@ func (a *App) serveMetadata(m *metadata.Config, local door.Local) error {
 	}
 	local.Accounts, local.Hosts = m.ServiceAccounts, door.Hosts(l.Addr().String())
 	tree := metadata.New(*m, &local, a.o.Now)
-	s := a.serve("metadata", door.Listen(l, ns, perCaller()), under(actions.Path, actions.New(&local), tree))
+	s := a.serve("metadata", door.Listen(l, ns, a.shares.local), under(actions.Path, actions.New(&local), tree))
 	s.http.RegisterOnShutdown(tree.Close)
 	return nil
 }
@@ -206,7 +202,7 @@ func (a *App) serveUnix(name, path string, h http.Handler) (*server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listen for %s: %w", name, err)
 	}
-	s := a.serve(name, door.Listen(l, nil, perCaller()), h)
+	s := a.serve(name, door.Listen(l, nil, a.shares.local), h)
 	if err := os.Chmod(path, 0o666); err != nil {
 		return nil, fmt.Errorf("listen for %s: %w", name, err)
 	}

@@ -31,13 +31,32 @@ func (s *server) serve() error {
 	return nil
 }
 
+// shares are the connections that there may be of each kind. Together they take fewer
+// descriptors than the process may have, so that no kind can be kept out by another, and
+// the log and the store always have theirs.
+type shares struct {
+	local     *door.Shares // of the doors for local programs; two descriptors each over Unix sockets
+	gateway   *door.Shares // two descriptors each, with the one upstream
+	issuer    *door.Shares
+	telemetry *door.Shares
+}
+
+func newShares(descriptors int) shares {
+	return shares{
+		local:     door.NewShares(min(1024, descriptors/16), descriptors/8),
+		gateway:   door.NewShares(0, descriptors/4),
+		issuer:    door.NewShares(0, descriptors/16),
+		telemetry: door.NewShares(0, descriptors/32),
+	}
+}
+
 // listen opens address for the handler that handler makes for it.
-func (a *App) listen(name, address string, handler func(addr string) http.Handler) error {
+func (a *App) listen(name, address string, of *door.Shares, handler func(addr string) http.Handler) error {
 	l, err := a.o.Listen(address)
 	if err != nil {
 		return fmt.Errorf("listen for %s: %w", name, err)
 	}
-	a.serve(name, l, handler(l.Addr().String()))
+	a.serve(name, door.Listen(l, nil, of), handler(l.Addr().String()))
 	return nil
 }
 

@@ -80,6 +80,26 @@ func TestProveUser(t *testing.T) {
 	}
 }
 
+// What callers hold is counted by uid, wherever on this machine they connect, and else by
+// network.
+func TestOrigin(t *testing.T) {
+	t.Parallel()
+	privileged(t)
+	for _, network := range []string{"tcp", "tcp6", "mapped", "unix"} {
+		if got := connect(t, network, program(t, "caller"), otherUID, "").conn.Origin(); got != "uid 4711" {
+			t.Errorf("%s: %s", network, got)
+		}
+	}
+	for peer, want := range map[string]string{"192.0.2.7:1": "192.0.2.0/24", "[::ffff:192.0.2.7]:1": "192.0.2.0/24", "[2001:db8:1:2::3]:1": "2001:db8:1::/48"} {
+		if got := (attest.Conn{Peer: netip.MustParseAddrPort(peer), Here: netip.MustParseAddrPort("192.0.2.1:443")}).Origin(); got != want {
+			t.Errorf("%s: %s, want %s", peer, got, want)
+		}
+	}
+	if got := (attest.Conn{}).Origin(); got != "unknown" {
+		t.Errorf("nobody: %s", got)
+	}
+}
+
 // The owner is told the facts seen and the entry that came nearest; the caller, that
 // it has no identity.
 func TestRefusalSaysWhatWasSeen(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net"
 	"net/netip"
+	"strconv"
 	"syscall"
 )
 
@@ -38,6 +39,29 @@ func (c Conn) UID() uint32 {
 		return nobody
 	}
 	return c.first.facts.UID
+}
+
+// Origin names what a connection is counted with, for sharing out what callers may hold:
+// the uid of a local caller, the network of another. It proves nothing.
+func (c Conn) Origin() string {
+	if c.unix == nil && !c.local() {
+		return OriginOf(c.Peer.Addr())
+	}
+	return "uid " + strconv.FormatUint(uint64(c.UID()), 10)
+}
+
+// OriginOf is Origin of an address, which does not tell local callers apart: a network
+// of the size that one site has.
+func OriginOf(ip netip.Addr) string {
+	if !ip.IsValid() {
+		return "unknown"
+	}
+	bits := 48
+	if ip = ip.Unmap(); ip.Is4() {
+		bits = 24
+	}
+	p, _ := ip.Prefix(bits) // fails for more bits than there are
+	return p.String()
 }
 
 // A Listener accepts connections whose other ends can be attested.

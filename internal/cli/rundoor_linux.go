@@ -165,7 +165,7 @@ func makeDoor(ctx context.Context, socket, account string, pid int) (*http.Serve
 		Handler:     private.New(l.Addr().String(), socket, account, kin),
 		ConnContext: door.ConnContext, ReadHeaderTimeout: httpproxy.ReadHeaderTimeout, IdleTimeout: httpproxy.IdleTimeout,
 		MaxHeaderBytes: httpproxy.MaxHeaderBytes, DisableGeneralOptionsHandler: true,
-	}, door.Listen(l, nil, door.NewPlaces(doorConnections, 0)), kin, nil
+	}, door.Listen(l, nil, door.NewShares(doorConnections, 0)), kin, nil
 }
 
 // mayRun asks the server once, so that a refusal is told before the program starts, and

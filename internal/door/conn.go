@@ -18,7 +18,7 @@ type connKey struct{}
 // ConnContext is for http.Server.ConnContext: it lets Caller find who is connected,
 // if an attest.Listener accepted the connection.
 func ConnContext(ctx context.Context, c net.Conn) context.Context {
-	if l, ok := c.(*counted); ok {
+	if l, ok := c.(*shared); ok {
 		c = l.Conn
 	}
 	if conn, ok := attest.Of(c); ok {
@@ -93,47 +93,6 @@ func (p *Places) Enter(uid uint32) (leave func(), ok bool) {
 			delete(p.held, uid)
 		}
 	}), true
-}
-
-// A Listener accepts attestable connections, and no more of one caller than there
-// are places for it.
-type Listener struct {
-	*attest.Listener
-	places *Places
-}
-
-// Listen returns a Listener over l, which listens in the network namespace n; nil is
-// our own.
-func Listen(l net.Listener, n *attest.Network, places *Places) *Listener {
-	return &Listener{attest.Listen(l, n), places}
-}
-
-// Accept returns the next connection of a caller that has not too many. Others are
-// closed: there is nobody yet to say anything to.
-func (l *Listener) Accept() (net.Conn, error) {
-	for {
-		c, err := l.Listener.Accept()
-		if err != nil {
-			return nil, err
-		}
-		conn, _ := attest.Of(c)
-		leave, ok := l.places.Enter(conn.UID())
-		if ok {
-			return &counted{c, leave}, nil
-		}
-		_ = c.Close()
-	}
-}
-
-type counted struct {
-	net.Conn
-	leave func()
-}
-
-// Close gives the caller's place back.
-func (c *counted) Close() error {
-	defer c.leave()
-	return c.Conn.Close()
 }
 
 // Turns gives each caller a bounded number of tokens in the making. It is safe for

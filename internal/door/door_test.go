@@ -3,12 +3,15 @@ package door_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -152,7 +155,7 @@ func TestListener(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := door.Listen(inner, nil, door.NewPlaces(2, 0))
+	l := door.Listen(inner, nil, door.NewShares(2, 0))
 	server := &http.Server{ConnContext: door.ConnContext, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		c, ok := door.Caller(r.Context())
 		if !ok || c.UID() != uint32(os.Getuid()) || c.Peer.String() != r.RemoteAddr {
@@ -192,6 +195,84 @@ func TestListener(t *testing.T) {
 		time.Sleep(5 * time.Millisecond)
 	}
 	t.Error("a place that was given back cannot be had")
+}
+
+// When every share is taken, who holds the most loses its oldest to whoever holds fewer,
+// and nobody loses one to who holds as many.
+func TestSharesGoToWhoHasFew(t *testing.T) {
+	t.Parallel()
+	s := door.NewShares(5, 6)
+	var closed []string
+	take := func(origin, name string) bool { return s.Take(origin, func() { closed = append(closed, name) }) }
+	for _, name := range []string{"a1", "a2", "a3", "a4", "a5"} {
+		if !take("a", name) {
+			t.Fatal(name)
+		}
+	}
+	if take("a", "a6") {
+		t.Error("one origin has more than it may")
+	}
+	for _, name := range []string{"b1", "b2", "b3"} {
+		if !take("b", name) {
+			t.Errorf("%s is kept out by a", name)
+		}
+	}
+	if got := fmt.Sprint(closed); got != "[a1 a2]" {
+		t.Errorf("closed %s, want the oldest of a, for b2 and b3", got)
+	}
+	if take("b", "b4") || take("a", "a7") {
+		t.Error("taken from who holds as many")
+	}
+	if !take("c", "c1") || !take("c", "c2") || take("c", "c3") {
+		t.Error("three hold two each")
+	}
+	if s.Kept() != 3 || len(closed) != 4 {
+		t.Errorf("%d origins are kept, closed %v", s.Kept(), closed)
+	}
+}
+
+// Connections that are closed to make room are closed for whoever is behind them, and
+// their places are given back once.
+func TestListenerMakesRoom(t *testing.T) {
+	t.Parallel()
+	if os.Getuid() != 0 {
+		t.Skip("needs root to connect as another user")
+	}
+	inner, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := door.Listen(inner, nil, door.NewShares(0, 3))
+	server := &http.Server{ConnContext: door.ConnContext, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, "hello") })}
+	go func() { _ = server.Serve(l) }()
+	defer server.Close()
+	var held []net.Conn
+	for range 3 {
+		c, err := net.Dial("tcp", l.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		held = append(held, c)
+	}
+	for range 4 { // one after the other, each another connection of the same user
+		cmd := exec.Command("curl", "-s", "-m", "10", "http://"+l.Addr().String())
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 4711, Gid: 4711}}
+		if out, err := cmd.Output(); err != nil || string(out) != "hello" {
+			t.Errorf("another user: %q, %v", out, err)
+		}
+	}
+	_ = held[0].SetReadDeadline(time.Now().Add(10 * time.Second))
+	if n, err := held[0].Read(make([]byte, 1)); n != 0 || err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("the oldest is still there: %v", err)
+	}
+	_ = held[1].SetDeadline(time.Now().Add(10 * time.Second))
+	if _, err := io.WriteString(held[1], "GET / HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
+		t.Error(err)
+	}
+	if n, err := held[1].Read(make([]byte, 15)); n != 15 || err != nil {
+		t.Errorf("the next is not: %v", err)
+	}
 }
 
 func TestCallerOfAnotherListener(t *testing.T) {

@@ -1,7 +1,29 @@
 package door
 
+import "net"
+
 // Kept returns for how many uids something is kept.
 func (p *Places) Kept() int { return len(p.held) }
 
 // Kept returns for how many uids something is kept.
 func (t *Turns) Kept() int { return len(t.held) }
+
+// Kept returns how many origins hold something.
+func (s *Shares) Kept() int { return len(s.held) }
+
+// Take takes a share for a connection of origin; closed is called when it is closed for
+// another.
+func (s *Shares) Take(origin string, closed func()) bool {
+	evicted, ok := s.take(&shared{Conn: noConn{closed: closed}, shares: s, origin: origin})
+	if evicted != nil {
+		_ = evicted.Conn.Close()
+	}
+	return ok
+}
+
+type noConn struct {
+	net.Conn
+	closed func()
+}
+
+func (c noConn) Close() error { c.closed(); return nil }

@@ -2,10 +2,10 @@ package guard
 
 import (
 	"fmt"
-	"strconv"
 	"sync"
 	"time"
 
+	"github.com/sallyport-dev/sallyport/internal/attest"
 	"github.com/sallyport-dev/sallyport/internal/audit"
 	"github.com/sallyport-dev/sallyport/internal/fault"
 	"github.com/sallyport-dev/sallyport/internal/identity"
@@ -49,7 +49,7 @@ type class struct{ network, service, action, reason string }
 
 type counted struct {
 	n    int64
-	last string // why, of the last one
+	last string // of the reasons for the owner, as the record has it
 }
 
 // network names who an attempt is counted with: a local caller's uid, or the peer's
@@ -60,46 +60,38 @@ func (a *Attempt) network() string {
 		c = a.Credentials[0].conn
 	}
 	if c != nil {
-		return "uid " + strconv.FormatUint(uint64(c.UID()), 10)
+		return c.Origin()
 	}
-	ip := a.Peer.Addr().Unmap()
-	bits := 48
-	if ip.Is4() {
-		bits = 24
-	}
-	if p, err := ip.Prefix(bits); err == nil {
-		return p.String()
-	}
-	return "unknown"
+	return attest.OriginOf(a.Peer.Addr())
 }
 
-// alone reports whether a refusal of network is to have a record of its own.
-func (c *crowd) alone(network string, now time.Time) bool {
+// others is who networks are counted as that are too many to be told apart.
+const others = "others"
+
+// alone reports whether a refusal of network is to have a record of its own, and as whom
+// it is counted if not.
+func (c *crowd) alone(network string, now time.Time) (as string, ok bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.networks == nil {
+		c.networks = map[string]*allowance{}
+	}
+	if c.networks[network] == nil && len(c.networks) >= crowdNetworks {
+		if c.forget(now); len(c.networks) >= crowdNetworks {
+			network = others
+		}
+	}
 	a := c.networks[network]
 	if a == nil {
-		if len(c.networks) >= crowdNetworks {
-			c.forget(now)
-		}
-		if len(c.networks) >= crowdNetworks {
-			network = "others"
-			a = c.networks[network]
-		}
-		if a == nil {
-			if c.networks == nil {
-				c.networks = map[string]*allowance{}
-			}
-			a = &allowance{crowdBurst, now}
-			c.networks[network] = a
-		}
+		a = &allowance{crowdBurst, now}
+		c.networks[network] = a
 	}
 	a.refill(now)
 	if a.left < 1 {
-		return false
+		return network, false
 	}
 	a.left--
-	return true
+	return network, true
 }
 
 func (a *allowance) refill(now time.Time) {
@@ -131,7 +123,10 @@ func (c *crowd) count(k class, why string, flush func()) {
 		n = &counted{}
 		c.counted[k] = n
 	}
-	n.n, n.last = n.n+1, why
+	n.n++
+	if why != "" {
+		n.last = "; the last: " + why
+	}
 	if c.timer == nil {
 		c.timer = time.AfterFunc(crowdEvery, flush)
 	}
@@ -155,7 +150,7 @@ func (g *Guard) recordCrowd() {
 	for k, n := range g.crowd.take() {
 		_, err := g.append(&audit.Record{Kind: audit.Refuse, Decision: audit.Deny, Service: k.service, Policy: g.policy.Load().Revision(), Payload: audit.Payload{
 			Action: k.action, Reason: k.reason, Peer: k.network, Count: n.n, Replica: g.c.Replica,
-			Detail: fmt.Sprintf("%d of this kind in a second, beyond what is recorded one by one; the last: %s", n.n, n.last),
+			Detail: fmt.Sprintf("%d of this kind in a second, beyond what is recorded one by one%s", n.n, n.last),
 		}}, audit.Written)
 		if err != nil {
 			g.c.Logger.Error("refusals that were counted are not in the log", "refusals", n.n, "network", k.network, "reason", k.reason)
@@ -174,8 +169,8 @@ func (g *Guard) crowdedUser(a *Attempt, proof *identity.Proof, d *policy.Decisio
 // crowded counts the refusal of an unproven caller whose network has too many, and
 // returns what it is told: there is no record to name.
 func (g *Guard) crowded(a *Attempt, code, why string, f *fault.Error) (*fault.Error, bool) {
-	network := a.network()
-	if g.crowd.alone(network, g.c.Now()) {
+	network, alone := g.crowd.alone(a.network(), g.c.Now())
+	if alone {
 		return nil, false
 	}
 	g.crowd.count(class{network, a.Service, a.Action, code}, why, g.recordCrowd)

@@ -118,7 +118,7 @@ func TestCrowdOfAUser(t *testing.T) {
 	}
 	w.Close()
 	for _, e := range w.tail(t, 2) {
-		if e.Payload.Peer != "uid 4294967295" || e.Payload.Count == 0 {
+		if e.Payload.Peer != "unknown" || e.Payload.Count == 0 {
 			t.Errorf("recorded %+v", e.Payload)
 		}
 	}
@@ -136,7 +136,7 @@ func TestCrowdOfWhatAUserMayNot(t *testing.T) {
 			}
 		}
 		w.Close()
-		if p := w.last(t).Payload; p.Count != 3 || p.Action != name || p.Reason != "no_match" || p.Peer != "uid 4294967295" {
+		if p := w.last(t).Payload; p.Count != 3 || p.Action != name || p.Reason != "no_match" || p.Peer != "unknown" {
 			t.Errorf("%s: counted %+v", name, p)
 		}
 	}
@@ -156,6 +156,10 @@ func TestCrowdOfManyNetworks(t *testing.T) {
 	}
 	if n := w.Networks(); n > 4097 || alone != 4096+2048 {
 		t.Errorf("%d networks are kept, and %d refusals were recorded one by one", n, alone)
+	}
+	w.Close()
+	if p := w.last(t).Payload; p.Peer != "others" || p.Count != 7000-4096-2048 {
+		t.Errorf("recorded %+v", p)
 	}
 	w.clock.Add(60)
 	w.Refuse(t.Context(), from("203.0.113.1:9"), guard.CredentialMissing, "")

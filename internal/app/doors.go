@@ -106,6 +106,7 @@ func (a *App) serveMetadata(m *metadata.Config, local door.Local) error {
 	local.Accounts, local.Hosts = m.ServiceAccounts, door.Hosts(l.Addr().String())
 	tree := metadata.New(*m, &local, a.o.Now)
 	s := a.serve("metadata", door.Listen(l, ns, a.shares.local), under(actions.Path, actions.New(&local), tree))
+	s.http.MaxHeaderBytes = localHeaderBytes
 	s.http.RegisterOnShutdown(tree.Close)
 	return nil
 }
@@ -168,6 +169,7 @@ func (a *App) serveWorkloads(local door.Local, mint *issuer.Issuer) error {
 	if err != nil {
 		return err
 	}
+	s.http.HTTP2 = &http.HTTP2Config{MaxConcurrentStreams: streamsPerConnection}
 	s.http.Protocols = new(http.Protocols)
 	s.http.Protocols.SetHTTP1(true)
 	s.http.Protocols.SetUnencryptedHTTP2(true)
@@ -176,6 +178,14 @@ func (a *App) serveWorkloads(local door.Local, mint *issuer.Issuer) error {
 	}
 	return nil
 }
+
+// streamsPerConnection is how many calls one connection may have under way: clients have
+// one for each kind of document, and each holds memory before it can be counted.
+const streamsPerConnection = 32
+
+// localHeaderBytes bounds the header fields of a request of a local program, which has an
+// audience to write and no cookies.
+const localHeaderBytes = 16 << 10
 
 func (a *App) serveAdmin() error {
 	_, err := a.serveUnix("admin", config.AdminSocket(a.c.DataDir), admin.New(a.guard, operator{a}))
@@ -203,6 +213,7 @@ func (a *App) serveUnix(name, path string, h http.Handler) (*server, error) {
 		return nil, fmt.Errorf("listen for %s: %w", name, err)
 	}
 	s := a.serve(name, door.Listen(l, nil, a.shares.local), h)
+	s.http.MaxHeaderBytes = localHeaderBytes
 	if err := os.Chmod(path, 0o666); err != nil {
 		return nil, fmt.Errorf("listen for %s: %w", name, err)
 	}

@@ -4,7 +4,9 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"io"
+	"net"
 	"net/http"
 	"slices"
 	"strings"
@@ -337,6 +339,47 @@ func TestGatewayTakesNoSVID(t *testing.T) {
 	}
 }
 
+// A call that does not say what it wants is ended, whatever it holds open; and what it
+// can hold is small.
+func TestWorkloadAPIWaitsForNoRequest(t *testing.T) {
+	t.Parallel()
+	p := start(t, t.TempDir(), nil, onlyOrders)
+	protocols := new(http.Protocols)
+	protocols.SetUnencryptedHTTP2(true)
+	client := &http.Client{Transport: &http.Transport{Protocols: protocols, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, "unix", config.WorkloadSocket(p.dir))
+	}}}
+	call := func(body io.Reader, header http.Header) (*http.Response, error) {
+		req, err := http.NewRequestWithContext(patience(t), "POST", "http://x/SpiffeWorkloadAPI/FetchJWTSVID", body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header = header
+		header.Set("Content-Type", "application/grpc")
+		header.Set("Te", "trailers")
+		return client.Do(req)
+	}
+	if resp, err := call(http.NoBody, http.Header{"X": {strings.Repeat("x", 32<<10)}}); err == nil && resp.StatusCode != http.StatusRequestHeaderFieldsTooLarge {
+		t.Errorf("32 KiB of header fields: %s", resp.Status)
+	}
+	endless, w := io.Pipe()
+	defer w.Close()
+	resp, err := call(endless, http.Header{})
+	if errors.Is(err, context.DeadlineExceeded) {
+		t.Fatal("the call is still open")
+	} else if err != nil {
+		return // the stream was reset
+	}
+	defer resp.Body.Close()
+	_, _ = io.Copy(io.Discard, resp.Body)
+	if err := resp.Request.Context().Err(); err != nil {
+		t.Fatalf("the call is still open: %v", err)
+	}
+	if code := resp.Trailer.Get("Grpc-Status") + resp.Header.Get("Grpc-Status"); code == "" || code == "0" {
+		t.Errorf("%s, header %v, trailer %v", resp.Status, resp.Header, resp.Trailer)
+	}
+}
+
 // One user may have 512 streams open, and no more; one that ends makes room.
 func TestWorkloadAPIStreamsAreBounded(t *testing.T) {
 	t.Parallel()
@@ -351,9 +394,9 @@ func TestWorkloadAPIStreamsAreBounded(t *testing.T) {
 		return err
 	}
 	var last context.CancelFunc
-	for range 4 {
-		client := dialAPI(t, p) // a connection has 250 streams at most
-		for range 128 {
+	for range 16 {
+		client := dialAPI(t, p) // a connection has 32 streams at most
+		for range 32 {
 			var one context.Context
 			one, last = context.WithCancel(ctx)
 			if err := open(client, one); err != nil {

@@ -13,6 +13,7 @@ import (
 	"bytes"
 	"context"
 	"net/http"
+	"strconv"
 	"time"
 
 	"github.com/spiffe/go-spiffe/v2/bundle/spiffebundle"
@@ -60,11 +61,14 @@ type Options struct {
 	Turns       *door.Turns
 }
 
-// How many streams may be open at a time: of one uid, and of all.
+// How many calls may be open at a time, streams among them: of one uid, and of all.
 const (
-	maxStreams    = 512
-	maxStreamsAll = 16384
+	maxCalls    = 512
+	maxCallsAll = 16384
 )
+
+// requestTimeout is how long a call may take to say what it wants.
+const requestTimeout = 10 * time.Second
 
 // A Door serves the API.
 type Door struct {
@@ -80,13 +84,30 @@ const maxRequest = 64 << 10
 
 // New returns a Door.
 func New(o Options) *Door {
-	d := &Door{o: o, done: make(chan struct{}), grpc: grpc.NewServer(grpc.MaxRecvMsgSize(maxRequest)), open: door.NewPlaces(maxStreams, maxStreamsAll)}
+	d := &Door{o: o, done: make(chan struct{}), grpc: grpc.NewServer(grpc.MaxRecvMsgSize(maxRequest)), open: door.NewPlaces(maxCalls, maxCallsAll)}
 	api.RegisterSpiffeWorkloadAPIServer(d.grpc, d)
 	return d
 }
 
 // ServeHTTP serves gRPC over HTTP/2. Callers are those of the request's connection.
-func (d *Door) ServeHTTP(w http.ResponseWriter, r *http.Request) { d.grpc.ServeHTTP(w, r) }
+func (d *Door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	c, _ := door.Caller(r.Context())
+	leave, ok := d.open.Enter(c.UID())
+	if !ok { // in gRPC's form of an answer that is all trailers
+		h := w.Header()
+		h.Set("Content-Type", "application/grpc")
+		h.Set("Grpc-Status", strconv.Itoa(int(codes.ResourceExhausted)))
+		h.Set("Grpc-Message", "too many calls of this user")
+		return
+	}
+	defer leave()
+	// of the request: streams of answers go on
+	if err := http.NewResponseController(w).SetReadDeadline(time.Now().Add(requestTimeout)); err != nil {
+		http.Error(w, "gRPC is served over HTTP/2 alone", http.StatusHTTPVersionNotSupported)
+		return
+	}
+	d.grpc.ServeHTTP(w, r)
+}
 
 // Close ends every stream. It is to be called once.
 func (d *Door) Close() { close(d.done) }
@@ -162,7 +183,7 @@ func (d *Door) FetchX509SVID(_ *api.X509SVIDRequest, s grpc.ServerStreamingServe
 	if err != nil {
 		return err
 	}
-	return d.stream(s.Context(), c, func() (renew time.Time, err error) {
+	return d.stream(s.Context(), func() (renew time.Time, err error) {
 		out, renew, err := d.x509SVIDs(s.Context(), c)
 		if err != nil {
 			return renew, err
@@ -218,11 +239,10 @@ func (d *Door) roots() ([]byte, error) {
 
 // FetchX509Bundles implements the API. The bundle is public, as at the issuer's URL.
 func (d *Door) FetchX509Bundles(_ *api.X509BundlesRequest, s grpc.ServerStreamingServer[api.X509BundlesResponse]) error {
-	c, err := caller(s.Context())
-	if err != nil {
+	if _, err := caller(s.Context()); err != nil {
 		return err
 	}
-	return d.stream(s.Context(), c, func() (time.Time, error) {
+	return d.stream(s.Context(), func() (time.Time, error) {
 		roots, err := d.roots()
 		if err != nil {
 			return time.Time{}, err
@@ -233,11 +253,10 @@ func (d *Door) FetchX509Bundles(_ *api.X509BundlesRequest, s grpc.ServerStreamin
 
 // FetchJWTBundles implements the API. The bundle is public, as at the issuer's URL.
 func (d *Door) FetchJWTBundles(_ *api.JWTBundlesRequest, s grpc.ServerStreamingServer[api.JWTBundlesResponse]) error {
-	c, err := caller(s.Context())
-	if err != nil {
+	if _, err := caller(s.Context()); err != nil {
 		return err
 	}
-	return d.stream(s.Context(), c, func() (time.Time, error) {
+	return d.stream(s.Context(), func() (time.Time, error) {
 		b, err := d.o.Mint.Bundle()
 		if err != nil {
 			return time.Time{}, err
@@ -255,12 +274,7 @@ func (d *Door) id() string { return "spiffe://" + d.o.TrustDomain }
 
 // stream sends at once, and again when the bundle has changed or renew, if it is not
 // zero, has come: each message is the whole state (Workload API section 4.1).
-func (d *Door) stream(ctx context.Context, c attest.Conn, send func() (renew time.Time, err error)) error {
-	leave, ok := d.open.Enter(c.UID())
-	if !ok {
-		return status.Error(codes.ResourceExhausted, "too many streams of this user")
-	}
-	defer leave()
+func (d *Door) stream(ctx context.Context, send func() (renew time.Time, err error)) error {
 	tick := time.NewTicker(d.o.Every)
 	defer tick.Stop()
 	for {

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/go-json-experiment/json"
+
+	"github.com/sallyport-dev/sallyport/internal/identity"
 )
 
 // retryKeys is when a caller may ask again whose issuer's keys could not be had.
@@ -101,7 +103,7 @@ func (g *Gate) refuse(w http.ResponseWriter, err error) {
 func nobodyElse(h http.Header) http.Header {
 	var out http.Header
 	for name := range h {
-		if !namesCaller(fold(name)) {
+		if !identity.NamesCaller(identity.Fold(name)) {
 			continue
 		}
 		if out == nil {
@@ -113,33 +115,4 @@ func nobodyElse(h http.Header) http.Header {
 		return h
 	}
 	return out
-}
-
-// namesCaller is about a folded name. The second credential is Cloud Run's, and
-// nobody judged it.
-func namesCaller(folded string) bool {
-	switch folded {
-	case "remote-user", "remote-groups", "remote-email", "remote-name", "x-user", "x-webauth-user", "x-authenticated-user",
-		"x-forwarded-user", "x-forwarded-email", "x-forwarded-groups", "x-forwarded-preferred-username", "x-serverless-authorization",
-		"client-cert", "client-cert-chain", "x-client-cert", "x-amzn-oidc-identity":
-		return true
-	}
-	for _, p := range []string{"x-remote-", "x-auth-request-", "x-goog-authenticated-", "x-ms-client-principal", "x-pomerium-claim-",
-		"cf-access-authenticated-", "tailscale-", "ssl-client-", "x-ssl-client-"} {
-		if strings.HasPrefix(folded, p) {
-			return true
-		}
-	}
-	return false
-}
-
-// fold is what a header's name becomes in programs that map it to a variable:
-// without case, and with one separator for all.
-func fold(name string) string {
-	return strings.Map(func(c rune) rune {
-		if c == '_' || c == '.' {
-			return '-'
-		}
-		return c
-	}, strings.ToLower(name))
 }

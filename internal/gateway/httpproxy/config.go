@@ -45,7 +45,7 @@ var fields = map[string]func(*identity.Principal) string{
 // neverIdentity are headers that carry something else, in folded form.
 var neverIdentity = []string{"authorization", "x-serverless-authorization", "proxy-authorization", "host", "content-length", "content-type",
 	"transfer-encoding", "connection", "upgrade", "te", "trailer", "expect", "cookie", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto",
-	fold(AssertionHeader)}
+	identity.Fold(AssertionHeader)}
 
 // Complete fills defaults and reports every mistake below "services[i]".
 func (c *Config) Complete() error {
@@ -73,7 +73,7 @@ func (c *Config) Complete() error {
 	}
 	seen := map[string]bool{}
 	for _, name := range slices.Sorted(maps.Keys(c.IdentityHeaders)) {
-		field, folded := c.IdentityHeaders[name], fold(name)
+		field, folded := c.IdentityHeaders[name], identity.Fold(name)
 		switch {
 		case seen[folded]:
 			bad = append(bad, fmt.Errorf("http.identity_headers: %q: is there twice, in another spelling", name))

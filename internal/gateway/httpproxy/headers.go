@@ -4,6 +4,8 @@ import (
 	"errors"
 	"net/http"
 	"strings"
+
+	"github.com/sallyport-dev/sallyport/internal/identity"
 )
 
 // The two headers that may carry a bearer token. The second is Cloud Run's: when
@@ -46,47 +48,26 @@ func bearer(h http.Header) (raw, header string, err error) {
 	return raw, header, nil
 }
 
-// identityHeaders are names in which upstreams believe to find who calls, what
-// was asked or where from, in folded form. A caller's own copies never pass.
-var identityHeaders = map[string]bool{
-	"remote-user": true, "remote-groups": true, "remote-email": true, "remote-name": true,
-	"x-remote-user": true, "x-remote-group": true, "x-webauth-user": true, "x-authenticated-user": true,
-	"x-user": true, "x-real-ip": true, "forwarded": true, "x-original-url": true, "x-rewrite-url": true, "x-original-uri": true,
+// ownedHeaders are names, besides those that name a caller, in which upstreams believe
+// to find what was asked or where from, in folded form. A caller's own copies never pass.
+var ownedHeaders = map[string]bool{
+	"x-real-ip": true, "forwarded": true, "x-original-url": true, "x-rewrite-url": true, "x-original-uri": true,
 	"x-original-method": true, "x-http-method-override": true, "x-http-method": true, "x-method-override": true,
-	"ssl-client-cert": true, "x-ssl-client-cert": true, "x-client-cert": true, "client-cert": true, "client-cert-chain": true,
-	"x-serverless-authorization": true, "proxy-authorization": true, "proxy-connection": true,
-	"true-client-ip": true, "x-client-ip": true, "cf-connecting-ip": true,
+	"proxy-authorization": true, "proxy-connection": true, "true-client-ip": true, "x-client-ip": true, "cf-connecting-ip": true,
 }
 
-// identityPrefixes are whole families of such names.
-var identityPrefixes = []string{
-	"x-sallyport-", "x-forwarded-", "x-auth-request-", "x-goog-authenticated-", "x-goog-iap-", "x-pomerium-",
-	"x-ms-client-principal", "x-amzn-oidc-", "cf-access-", "tailscale-", "x-ssl-client-", "ssl-client-", "x-remote-",
-}
-
-// fold is what a header's name becomes in servers that map it to a variable:
-// without case, and with one separator for all.
-func fold(name string) string {
-	return strings.Map(func(r rune) rune {
-		switch {
-		case r == '_' || r == '.':
-			return '-'
-		case r >= 'A' && r <= 'Z':
-			return r + 'a' - 'A'
-		}
-		return r
-	}, name)
-}
+// ownedFamilies are whole families of such names.
+var ownedFamilies = []string{"x-sallyport-", "x-forwarded-", "x-goog-iap-", "x-pomerium-", "x-amzn-oidc-", "cf-access-"}
 
 // strip removes from h what a caller may not say: identity headers by folded
 // name, those in own among them, and other spellings of the authorization headers.
 func strip(h http.Header, own map[string]bool) {
 	for name := range h {
-		f := fold(name)
+		f := identity.Fold(name)
 		if name == authorization || name == serverless {
 			continue // the one that was judged is removed by its caller
 		}
-		if identityHeaders[f] || own[f] || f == "authorization" || hasPrefix(f) {
+		if ownedHeaders[f] || identity.NamesCaller(f) || own[f] || f == "authorization" || hasPrefix(f) {
 			delete(h, name)
 		}
 	}
@@ -122,7 +103,7 @@ var endToEndFields = map[string]bool{
 var endToEndPrefixes = []string{"content-", "if-", "accept", "access-control-", "sec-"}
 
 func hasPrefix(folded string) bool {
-	for _, p := range identityPrefixes {
+	for _, p := range ownedFamilies {
 		if strings.HasPrefix(folded, p) {
 			return true
 		}

@@ -25,6 +25,7 @@ import (
 	"github.com/sallyport-dev/sallyport/internal/fault"
 	"github.com/sallyport-dev/sallyport/internal/gateway"
 	"github.com/sallyport-dev/sallyport/internal/guard"
+	"github.com/sallyport-dev/sallyport/internal/identity"
 	"github.com/sallyport-dev/sallyport/internal/policy"
 )
 
@@ -66,7 +67,7 @@ func New(core gateway.Core, targets []Target) *Proxy {
 	for _, t := range targets {
 		r := &route{service: t.Service, config: t.Config, own: map[string]bool{}, realm: t.Service, upstream: t.Config.upstream}
 		for name := range t.Config.IdentityHeaders {
-			r.own[fold(name)] = true
+			r.own[identity.Fold(name)] = true
 		}
 		for _, h := range t.Config.Hosts {
 			p.routes[h] = r

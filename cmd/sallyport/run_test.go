@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -73,6 +74,7 @@ telemetry: {listen: "%[2]s"}
 service_accounts: [{name: orders}, {name: reports}]
 policies:
   - {name: run, allow: ["user:local/%[3]d", "user:local/0"], to: ["serviceAccount:orders"], actions: [workload.run]}
+  - {name: both, allow: ["user:local/0"], to: ["serviceAccount:reports"], actions: [workload.run]}
 `, issuer, r.health, runUser)
 	if err := os.WriteFile(r.config, []byte(file), 0o600); err != nil {
 		t.Fatal(err)
@@ -180,6 +182,23 @@ func TestRun(t *testing.T) {
 		cmd.Env = append(cmd.Env, "GOOGLE_CLOUD_PROJECT=mine")
 		if out, problem, status := result(cmd); out != "mine\n" || problem != "" || status != 0 {
 			t.Errorf("got %q, %q, status %d", out, problem, status)
+		}
+	})
+	t.Run("a folder by a relative path", func(t *testing.T) {
+		cmd := r.command(runUser, "orders", "sh", "-c", who)
+		cmd.Dir = r.dir
+		cmd.Args[slices.Index(cmd.Args, "--data-dir")+1] = filepath.Base(r.dataDir)
+		if out, problem, status := result(cmd); out != "orders@sa.acme.internal" || problem != "" || status != 0 {
+			t.Errorf("got %q, %q, status %d", out, problem, status)
+		}
+	})
+	t.Run("a target that is no path names no other account", func(t *testing.T) {
+		for _, target := range []string{"a:http://sallyport/run/reports/computeMetadata/v1/instance/service-accounts/default/email", "http://sallyport/run/reports/computeMetadata/v1/instance/service-accounts/default/email", "*"} {
+			script := `exec 3<>/dev/tcp/${GCE_METADATA_HOST%:*}/${GCE_METADATA_HOST#*:}; printf 'GET %s HTTP/1.1\r\nHost: %s\r\nMetadata-Flavor: Google\r\nConnection: close\r\n\r\n' "$0" "$GCE_METADATA_HOST" >&3; cat <&3`
+			out, problem, status := result(r.command(0, "orders", "bash", "-c", script, target))
+			if code, _, _ := strings.Cut(strings.TrimPrefix(out, "HTTP/1.1 "), " "); status != 0 || code < "400" || code > "499" || strings.Contains(out, "@sa.") {
+				t.Errorf("%s: %q, %q, status %d", target, out, problem, status)
+			}
 		}
 	})
 	t.Run("a program that is not there", func(t *testing.T) {

@@ -97,11 +97,13 @@ func (a *App) serveMetadata(m *metadata.Config, local door.Local) error {
 	var err error
 	if m.NetworkNamespace == "" {
 		l, err = a.o.Listen(m.Listen)
-	} else if ns, err = attest.OpenNetwork(m.NetworkNamespace); err == nil {
+	} else if ns, err = attest.OpenNetwork(m.NetworkNamespace); err != nil {
+		return fmt.Errorf("listen for metadata: %w", err)
+	} else {
 		l, err = ns.Listen(m.Listen)
 	}
 	if err != nil {
-		return fmt.Errorf("listen for metadata: %w", err)
+		return fmt.Errorf("listen for metadata: %w", CannotListen(err))
 	}
 	local.Accounts, local.Hosts = m.ServiceAccounts, door.Hosts(l.Addr().String())
 	tree := metadata.New(*m, &local, a.o.Now)

@@ -11,6 +11,22 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// checkDir fails when somebody else may put files into a data_dir: keys, sockets and the
+// log would be theirs.
+func checkDir(dir string) error {
+	var st unix.Stat_t
+	if err := unix.Stat(dir, &st); err != nil {
+		return fmt.Errorf("data_dir: %w", err)
+	}
+	switch {
+	case st.Mode&0o002 != 0:
+		return fmt.Errorf("data_dir %s: everybody may write to it: chmod 711 it", dir)
+	case st.Uid != uint32(os.Geteuid()) && st.Uid != 0:
+		return fmt.Errorf("data_dir %s: it belongs to uid %d, and this server is uid %d: chown it, or run as its owner", dir, st.Uid, os.Geteuid())
+	}
+	return nil
+}
+
 // lockDir makes this process the only writer of a data_dir until the file it
 // returns is closed. Readers do not take the lock.
 func lockDir(dir string) (*os.File, error) {

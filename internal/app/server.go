@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -50,11 +51,19 @@ func newShares(descriptors int) shares {
 	}
 }
 
+// CannotListen explains why an address cannot be had, where the system's own words do not.
+func CannotListen(err error) error {
+	if errors.Is(err, os.ErrPermission) {
+		return fmt.Errorf("%w: a port below 1024 takes CAP_NET_BIND_SERVICE", err)
+	}
+	return err
+}
+
 // listen opens address for the handler that handler makes for it.
 func (a *App) listen(name, address string, of *door.Shares, handler func(addr string) http.Handler) error {
 	l, err := a.o.Listen(address)
 	if err != nil {
-		return fmt.Errorf("listen for %s: %w", name, err)
+		return fmt.Errorf("listen for %s: %w", name, CannotListen(err))
 	}
 	a.serve(name, door.Listen(l, nil, of), handler(l.Addr().String()))
 	return nil

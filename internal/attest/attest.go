@@ -99,7 +99,7 @@ func (a *Attestor) Prove(ctx context.Context, c Conn, among []string) (*identity
 	for _, f := range found {
 		names = append(names, f.name)
 	}
-	return nil, &Error{"account_ambiguous", fmt.Errorf("the caller: %s, which makes it %s: give each a door of its own", facts, strings.Join(names, " and "))}
+	return nil, &Error{"account_ambiguous", fmt.Errorf("the caller: %s, which makes it %s: name one of them in the request, or give each a metadata door of its own", facts, strings.Join(names, " and "))}
 }
 
 // Which returns the accounts of among that the caller at the other end of c is. It

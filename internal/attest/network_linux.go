@@ -1,6 +1,7 @@
 package attest
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -51,7 +52,11 @@ func (n *Network) inside(f func() error) error {
 	go func() {
 		runtime.LockOSThread()
 		if err := unix.Setns(int(n.file.Fd()), unix.CLONE_NEWNET); err != nil {
-			done <- fmt.Errorf("enter network namespace %s: %w", n.file.Name(), err)
+			err = fmt.Errorf("enter network namespace %s: %w", n.file.Name(), err)
+			if errors.Is(err, unix.EPERM) {
+				err = fmt.Errorf("%w: it takes CAP_SYS_ADMIN, and under systemd RestrictNamespaces=net", err)
+			}
+			done <- err
 			return
 		}
 		done <- f()

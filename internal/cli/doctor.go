@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 
@@ -141,12 +142,33 @@ func (f *findings) folder(c *config.Config) {
 	case !info.IsDir():
 		f.add("fail", "data_dir", "%s is no folder", c.DataDir)
 	case info.Mode().Perm()&0o022 != 0:
-		f.add("fail", "data_dir", "%s has mode %v: others can write to it: chmod 711 it", c.DataDir, info.Mode().Perm())
+		f.add("fail", "data_dir", "%s has mode %v: others may write to it: chmod 711 it", c.DataDir, info.Mode().Perm())
 	case info.Mode().Perm()&0o001 == 0:
 		f.add("warn", "data_dir", "%s has mode %v: other users reach neither workload.sock nor admin.sock in it: chmod 711 it", c.DataDir, info.Mode().Perm())
 	default:
 		f.add("ok", "data_dir", "%s", c.DataDir)
 	}
+}
+
+// guards are the listeners that others believe in: keys are fetched from one, tokens are
+// sent to the other.
+var guards = map[string]bool{"issuer.listen": true, "gateway.listen": true}
+
+func port(address string) string {
+	_, p, _ := net.SplitHostPort(address) // the file was checked
+	return p
+}
+
+// anyonesPort reports whether a port takes no privilege to listen on (ip(7)).
+func anyonesPort(address string) bool {
+	first := 1024
+	if b, err := os.ReadFile("/proc/sys/net/ipv4/ip_unprivileged_port_start"); err == nil {
+		if n, err := strconv.Atoi(strings.TrimSpace(string(b))); err == nil {
+			first = n
+		}
+	}
+	n, err := strconv.Atoi(port(address))
+	return err == nil && n >= first
 }
 
 func (f *findings) addresses(c *config.Config) {
@@ -158,7 +180,10 @@ func (f *findings) addresses(c *config.Config) {
 		if err == nil {
 			_ = l.Close()
 		}
-		f.judge("fail", what, address+" is free", err)
+		f.judge("fail", what, address+" is free", app.CannotListen(err))
+		if err == nil && guards[what] && anyonesPort(address) {
+			f.add("warn", what, "any local user can take port %s while the server is down, and be it to whoever connects: where others have accounts, use one below 1024", port(address))
+		}
 	}
 	listen("issuer.listen", c.Issuer.Listen)
 	listen("telemetry.listen", c.Telemetry.Listen)
@@ -175,6 +200,7 @@ func (f *findings) addresses(c *config.Config) {
 			if l, err = n.Listen(m.Listen); err == nil {
 				_ = l.Close()
 			}
+			err = app.CannotListen(err)
 			_ = n.Close()
 		}
 		f.judge("fail", what, m.Listen+" is free in "+m.NetworkNamespace, err)

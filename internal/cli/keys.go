@@ -100,8 +100,11 @@ func refusedBy(status int, answer string) error {
 	if p.Decision != "" {
 		text += " (decision " + p.Decision + ")"
 	}
-	if status >= http.StatusInternalServerError {
+	switch {
+	case status >= http.StatusInternalServerError || status == http.StatusTooManyRequests:
 		return failed(errors.New(text))
+	case status == http.StatusBadRequest:
+		return misuse(errors.New(text))
 	}
 	return no(errors.New(text))
 }

@@ -171,8 +171,12 @@ func (m *mint) deliver(e *env, raw string, expires time.Time) error {
 	return nil
 }
 
-// replace makes text the content of file in one step, for its owner alone.
+// replace makes text the content of file in one step, for its owner alone. What lies
+// there and is no file, such as /dev/stdout or a link, stays.
 func replace(file, text string) error {
+	if info, err := os.Lstat(file); err == nil && !info.Mode().IsRegular() {
+		return fmt.Errorf("%s is there, and no regular file: it stays", file)
+	}
 	tmp, err := os.CreateTemp(filepath.Dir(file), "."+filepath.Base(file)+"-*") // mode 0600
 	if err != nil {
 		return err

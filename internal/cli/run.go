@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -65,6 +66,9 @@ func (e *env) run(r *runner, args []string) error {
 	case err != nil && !errors.Is(err, exec.ErrDot):
 		return exit{exitNotFound, err}
 	}
+	if socket, err = filepath.Abs(socket); err != nil { // the door is in another folder
+		return failed(err)
+	}
 	address, project, err := startDoor(socket, r.as)
 	if err != nil {
 		return err
@@ -79,39 +83,35 @@ func (e *env) run(r *runner, args []string) error {
 // runEnvironment returns the environment of a program that finds its door at address
 // (contract google-clients, 1.1), and what its user should know.
 func runEnvironment(environ []string, address, project, home string) (out, hints []string) {
+	is := map[string]string{}
+	for _, kv := range environ {
+		name, value, _ := strings.Cut(kv, "=")
+		is[name] = value
+	}
 	set := map[string]string{
 		"GCE_METADATA_HOST": address, "GCE_METADATA_IP": address, "GCE_METADATA_ROOT": address, // Go, Java, Node; Python's ping; gcloud
 		"METADATA_SERVER_DETECTION":        "assume-present", // Node asks no BIOS
 		"ACTIONS_ID_TOKEN_REQUEST_URL":     "http://" + address + actions.Path + "?" + actions.Query,
 		"ACTIONS_ID_TOKEN_REQUEST_TOKEN":   "attested", // any text: the kernel says who asks
 		"CLOUDSDK_CORE_CHECK_GCE_METADATA": "true",
+		// or Node starts gcloud, which would ask for tokens and keep them
+		"GOOGLE_CLOUD_PROJECT": cmp.Or(is["GOOGLE_CLOUD_PROJECT"], project),
+		// Node sends even loopback requests to a proxy; libraries read one of the two names
+		"NO_PROXY": noProxy(cmp.Or(is["NO_PROXY"], is["no_proxy"])),
+		"no_proxy": noProxy(cmp.Or(is["no_proxy"], is["NO_PROXY"])),
 	}
 	drop := map[string]string{
-		"NO_GCE_CHECK":                   "", // would hide the door from Python and Java
-		"GOOGLE_APPLICATION_CREDENTIALS": "GOOGLE_APPLICATION_CREDENTIALS is not handed on: with it the program would not be the account",
+		"NO_GCE_CHECK":                   "it would hide the door from Python and Java",
+		"GOOGLE_APPLICATION_CREDENTIALS": "with it the program would not be the account",
 	}
 	for _, kv := range environ {
 		name, value, _ := strings.Cut(kv, "=")
-		if hint, there := drop[name]; there {
-			if hint != "" && value != "" {
-				hints = append(hints, hint)
-			}
-			continue
+		why, dropped := drop[name]
+		if _, ours := set[name]; !ours && !dropped {
+			out = append(out, kv)
 		}
-		if _, there := set[name]; there {
-			continue
-		}
-		if (name == "NO_PROXY" || name == "no_proxy") && value != "" { // Node sends even loopback requests to a proxy
-			kv = name + "=" + value + ",127.0.0.1"
-		}
-		out = append(out, kv)
-	}
-	for name, value := range map[string]string{
-		"NO_PROXY": "127.0.0.1,localhost", "no_proxy": "127.0.0.1,localhost",
-		"GOOGLE_CLOUD_PROJECT": project, // or Node starts gcloud, which would ask for tokens and keep them
-	} {
-		if !has(out, name) {
-			set[name] = value
+		if dropped && value != "" {
+			hints = append(hints, name+" is not handed on: "+why)
 		}
 	}
 	for _, name := range sortedKeys(set) {
@@ -124,11 +124,10 @@ func runEnvironment(environ []string, address, project, home string) (out, hints
 	return out, hints
 }
 
-func has(environ []string, name string) bool {
-	for _, kv := range environ {
-		if strings.HasPrefix(kv, name+"=") {
-			return true
-		}
+// noProxy returns what no proxy is for, with the door's address.
+func noProxy(hosts string) string {
+	if hosts == "" {
+		return "127.0.0.1,localhost"
 	}
-	return false
+	return hosts + ",127.0.0.1"
 }

@@ -30,10 +30,13 @@ func TestRunEnvironment(t *testing.T) {
 		},
 		{name: "what is there stays", environ: []string{"A=b", "C=", "GOOGLE_CLOUD_PROJECT=mine"}, want: []string{"A=b", "C=", "GOOGLE_CLOUD_PROJECT=mine"}},
 		{name: "another door gives way", environ: []string{"GCE_METADATA_HOST=1.2.3.4", "ACTIONS_ID_TOKEN_REQUEST_URL=https://x"}, want: []string{"GCE_METADATA_HOST=127.0.0.1:5"}},
-		{name: "what would hide the door", environ: []string{"NO_GCE_CHECK=true"}, gone: []string{"NO_GCE_CHECK"}},
+		{name: "what would hide the door", environ: []string{"NO_GCE_CHECK=true"}, gone: []string{"NO_GCE_CHECK"}, hint: "NO_GCE_CHECK is not handed on: it would hide"},
 		{name: "another identity", environ: []string{"GOOGLE_APPLICATION_CREDENTIALS=/key.json"}, gone: []string{"GOOGLE_APPLICATION_CREDENTIALS"}, hint: "GOOGLE_APPLICATION_CREDENTIALS is not handed on"},
 		{name: "another identity that is none", environ: []string{"GOOGLE_APPLICATION_CREDENTIALS="}, gone: []string{"GOOGLE_APPLICATION_CREDENTIALS"}},
-		{name: "a proxy's exceptions get one more", environ: []string{"NO_PROXY=a.test", "no_proxy="}, want: []string{"NO_PROXY=a.test,127.0.0.1", "no_proxy="}},
+		{name: "a proxy's exceptions get one more", environ: []string{"NO_PROXY=a.test", "no_proxy=b.test"}, want: []string{"NO_PROXY=a.test,127.0.0.1", "no_proxy=b.test,127.0.0.1"}},
+		{name: "under both names", environ: []string{"no_proxy=a.test"}, want: []string{"NO_PROXY=a.test,127.0.0.1", "no_proxy=a.test,127.0.0.1"}},
+		{name: "what is empty is as if it were not there", environ: []string{"NO_PROXY=", "no_proxy=", "GOOGLE_CLOUD_PROJECT="},
+			want: []string{"NO_PROXY=127.0.0.1,localhost", "no_proxy=127.0.0.1,localhost", "GOOGLE_CLOUD_PROJECT=acme"}},
 		{name: "gcloud's file", adc: true, hint: adc + " is there"},
 	} {
 		if err := os.MkdirAll(filepath.Dir(adc), 0o700); err != nil {

@@ -19,6 +19,7 @@ import (
 
 	"github.com/sallyport-dev/sallyport/internal/attest"
 	"github.com/sallyport-dev/sallyport/internal/audit"
+	"github.com/sallyport-dev/sallyport/internal/door"
 	"github.com/sallyport-dev/sallyport/internal/door/metadata"
 	"github.com/sallyport-dev/sallyport/internal/federation"
 	"github.com/sallyport-dev/sallyport/internal/gateway"
@@ -202,8 +203,11 @@ func (c *Config) checkListeners(m *mistakes) {
 		if addr == "" {
 			return // reported as missing where it is required
 		}
-		if _, _, err := net.SplitHostPort(addr); err != nil {
+		switch host, _, err := net.SplitHostPort(addr); {
+		case err != nil:
 			m.add(path, "%q: want an address and a port, such as 127.0.0.1:8400", addr)
+		case host == "localhost":
+			m.add(path, "%q: %v", addr, door.ErrLocalhost)
 		}
 	}
 	check("issuer.listen", c.Issuer.Listen)
@@ -351,5 +355,5 @@ func (c *Config) Warnings() []string {
 func loopback(addr string) bool {
 	host, _, err := net.SplitHostPort(addr)
 	ip, perr := netip.ParseAddr(host)
-	return err == nil && (host == "localhost" || perr == nil && ip.IsLoopback())
+	return err == nil && perr == nil && ip.IsLoopback()
 }

@@ -71,11 +71,14 @@ func Hosts(address string) []string {
 		return []string{} // answers to nothing
 	}
 	var out []string
-	for _, h := range []string{host, "localhost", "127.0.0.1", "::1", "metadata.google.internal", "metadata", "169.254.169.254"} {
+	for _, h := range []string{host, "localhost", "127.0.0.1", "::1", "metadata.google.internal", "metadata.google.internal.", "metadata", "169.254.169.254"} {
 		out = append(out, strings.ToLower(h), net.JoinHostPort(strings.ToLower(h), port))
 	}
 	return out
 }
+
+// ErrLocalhost is what is wrong with a listener, or an issuer, called localhost.
+var ErrLocalhost = errors.New("localhost is two addresses, 127.0.0.1 and ::1, and a server has one of them: any local user can take the other, and with it half the callers; write 127.0.0.1")
 
 // Check keeps out browsers and proxies that were tricked into asking: it says why a
 // request is refused, or returns "". It comes before any path is looked at (contract
@@ -92,7 +95,7 @@ func (l *Local) Check(r *http.Request) (guard.Reason, string) {
 	host := strings.ToLower(r.Host)
 	switch {
 	case l.Hosts != nil && !slices.Contains(l.Hosts, host) && !slices.Contains(l.Hosts, strings.Trim(host, "[]")):
-		return guard.HostUnknown, "the Host header is none of this door's: DNS rebinding looks like this"
+		return guard.HostRefused, "the Host header is none of this door's: DNS rebinding looks like this"
 	case r.Method != http.MethodGet && r.Method != http.MethodHead || r.ContentLength != 0:
 		return guard.MethodNotAllowed, "only GET and HEAD without a body are served"
 	}

@@ -16,7 +16,8 @@ type Reason string
 const (
 	CredentialMissing   Reason = "credential_missing"
 	CredentialMalformed Reason = "credential_malformed" // not one well-formed Bearer credential
-	HostUnknown         Reason = "host_unknown"
+	HostUnknown         Reason = "host_unknown"         // at a gateway: no service is there
+	HostRefused         Reason = "host_refused"         // at a door: it has another name
 	MethodNotAllowed    Reason = "method_not_allowed"
 	PathRefused         Reason = "path_not_canonical"
 	QueryRefused        Reason = "query_malformed"
@@ -60,7 +61,7 @@ func (r Reason) public() (fault.Code, string) {
 		return fault.Invalid, "header is malformed"
 	case ParameterRefused:
 		return fault.Invalid, "parameter not accepted"
-	case FlavorMissing, Forwarded, ScopeRefused:
+	case FlavorMissing, Forwarded, HostRefused, ScopeRefused:
 		return fault.Denied, "not allowed"
 	case accountUnknown:
 		return fault.Denied, "not allowed" // whether it is there is not the caller's to know

@@ -126,7 +126,7 @@ func checkURL(text string) error {
 		return errors.New("want an absolute URL such as https://id.acme.internal")
 	}
 	ip, err := netip.ParseAddr(u.Hostname())
-	loopback := u.Hostname() == "localhost" || err == nil && ip.IsLoopback()
+	loopback := err == nil && ip.IsLoopback()
 	switch {
 	case u.Scheme != "https" && !(u.Scheme == "http" && loopback):
 		return errors.New("an issuer is https; plain http is for loopback addresses only")

@@ -54,6 +54,16 @@ func (s *Secret) complete(dir, at string) error {
 	return nil
 }
 
+// unset is the name of a variable that is not there.
+type unset string
+
+func (u unset) Error() string {
+	return "key-encryption key: the environment variable " + string(u) + " is not set"
+}
+
+// Is makes it what a file that is not there is, too.
+func (unset) Is(target error) bool { return target == fs.ErrNotExist }
+
 // Read returns the key, or an error that wraps fs.ErrNotExist if there is none.
 func (s Secret) Read() (*Key, error) {
 	if s.Env == "" {
@@ -61,7 +71,7 @@ func (s Secret) Read() (*Key, error) {
 	}
 	text, ok := os.LookupEnv(s.Env)
 	if !ok {
-		return nil, fmt.Errorf("key-encryption key: the environment variable %s is not set: %w", s.Env, fs.ErrNotExist)
+		return nil, unset(s.Env)
 	}
 	k, err := parse(text)
 	if err != nil {

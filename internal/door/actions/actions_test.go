@@ -135,7 +135,7 @@ func TestDoor(t *testing.T) {
 		{"by a stranger", &world{stranger: true}, path + svc + host + auth, 403, `"no identity for this caller"`, "no_account"},
 		{"through a proxy", &world{}, path + svc + host + auth + "X-Forwarded-For: 1\r\n", 403, `"not allowed"`, "request_was_forwarded"},
 		{"from a page", &world{}, path + svc + host + auth + "Origin: https://evil.test\r\n", 403, `"not allowed"`, "request_was_forwarded"},
-		{"under a foreign name", &world{}, path + svc + " HTTP/1.1\r\nHost: evil.test\r\n" + auth, 404, `"no service`, "host_unknown"},
+		{"under a foreign name", &world{}, path + svc + " HTTP/1.1\r\nHost: evil.test\r\n" + auth, 403, `"not allowed`, "host_refused"},
 		{"by POST", &world{}, "POST" + path[3:] + svc + host + auth, 405, `"method`, "method_not_allowed"},
 		{"another path", &world{}, "GET /actions/other?audience=https://svc.test" + host + auth, 404, `"not found"`, "path_unknown"},
 		{"when the log is full", &world{full: true}, path + svc + host + auth, 503, `"decisions cannot be recorded now"`, ""},

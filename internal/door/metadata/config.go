@@ -13,6 +13,8 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+
+	"github.com/sallyport-dev/sallyport/internal/door"
 )
 
 // Config is one entry of the "metadata" section of the file.
@@ -111,7 +113,10 @@ func (c *Config) Complete() error {
 func checkListen(listen string) error {
 	host, port, err := net.SplitHostPort(listen)
 	ip, perr := netip.ParseAddr(host)
-	local := host == "localhost" || perr == nil && (ip.IsLoopback() || host == wellKnown && port == "80")
+	if host == "localhost" {
+		return fmt.Errorf("listen: %q: %w", listen, door.ErrLocalhost)
+	}
+	local := perr == nil && (ip.IsLoopback() || host == wellKnown && port == "80")
 	if err != nil || !local {
 		return fmt.Errorf("listen: %q: want a loopback address and port, such as 127.0.0.1:8401, or %s:80: callers from elsewhere cannot be attested", listen, wellKnown)
 	}

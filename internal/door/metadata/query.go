@@ -40,6 +40,9 @@ func readIdentityQuery(raw string) (identityQuery, error) {
 			return out, err
 		}
 	}
+	if len(q["licenses"])+len(q["license"]) > 1 {
+		return out, errors.New("licenses is there twice: license is its old spelling")
+	}
 	return out, nil
 }
 
@@ -163,7 +166,11 @@ func parameters(raw string, known ...string) (query, error) {
 	for name, vs := range values {
 		switch {
 		case !slices.Contains(known, name):
-			return nil, errors.New("unknown parameter: this path takes " + strings.Join(known, ", ") + "; is & in the audience escaped?")
+			why := "unknown parameter: this path takes " + strings.Join(known, ", ")
+			if slices.Contains(known, "audience") {
+				why += "; is & in the audience escaped?"
+			}
+			return nil, errors.New(why)
 		case len(vs) > 1:
 			return nil, errors.New(name + " is there twice")
 		}

@@ -15,6 +15,7 @@ import (
 	"net/http"
 	"net/http/httputil"
 	"net/url"
+	"strings"
 	"time"
 
 	"github.com/sallyport-dev/sallyport/internal/attest"
@@ -69,6 +70,10 @@ func New(address, socket, account string, kin Kin) *Door {
 func (d *Door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if _, why := d.local.Check(r); why != "" {
 		refuse(w, http.StatusForbidden, why)
+		return
+	}
+	if !strings.HasPrefix(r.URL.Path, "/") {
+		refuse(w, http.StatusBadRequest, "the request target is no path")
 		return
 	}
 	err := errors.New("the connection was not accepted by a listener that attests")

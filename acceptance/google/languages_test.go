@@ -113,7 +113,7 @@ func copyFile(t *testing.T, from, to string) {
 // The tests here give programs the variables that `sallyport run` gives them.
 func TestVariablesAreThoseOfRun(t *testing.T) {
 	t.Parallel()
-	s := start(t)
+	s := start(t, "")
 	cmd := exec.CommandContext(t.Context(), s.binary, "run", "--config", s.config, "--as", "orders", "--", "/usr/bin/env")
 	cmd.Env = []string{"HOME=" + t.TempDir()}
 	out, err := cmd.CombinedOutput()

@@ -138,7 +138,7 @@ func copyBinary(t *testing.T, to string) {
 // log against what the clients got: at least so many tokens.
 func suite(t *testing.T, least int, tests map[string]func(*testing.T, *server)) *server {
 	t.Helper()
-	s := start(t)
+	s := start(t, "")
 	t.Run("clients", func(t *testing.T) {
 		for name, test := range tests {
 			t.Run(name, func(t *testing.T) {

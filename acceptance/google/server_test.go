@@ -26,6 +26,7 @@ const audience = "https://invoices.acme.test"
 // A server is a running `sallyport serve`, and what the tests got from it.
 type server struct {
 	binary, dataDir, config          string
+	network                          string // namespace of one more door
 	issuer, gateway, healthy         string // HOST:PORT
 	door, otherDoor, ecDoor, farDoor string // of orders, reports, ledger; orders in another universe
 	upstream                         *httptest.Server
@@ -57,7 +58,7 @@ func (s *syncBuffer) String() string {
 
 // start runs the program on free ports. Another process may take one of them
 // before the program does; then all is tried again.
-func start(t *testing.T) *server {
+func start(t *testing.T, network string) *server {
 	t.Helper()
 	binary := build(t)
 	// what it was told of the caller is what the upstream answers
@@ -66,7 +67,7 @@ func start(t *testing.T) *server {
 	}))
 	t.Cleanup(upstream.Close)
 	for range 5 {
-		s := &server{binary: binary, upstream: upstream, dataDir: filepath.Join(t.TempDir(), "data"), exited: make(chan error, 1)}
+		s := &server{binary: binary, upstream: upstream, dataDir: filepath.Join(t.TempDir(), "data"), exited: make(chan error, 1), network: network}
 		err := s.try(t)
 		if err == nil {
 			return s
@@ -140,6 +141,9 @@ func (s *server) try(t *testing.T) error {
 	}
 	s.config = filepath.Join(filepath.Dir(s.dataDir), "sallyport.yaml")
 	text := fmt.Sprintf(file, s.dataDir, s.issuer, s.healthy, s.door, s.otherDoor, os.Getuid(), otherUID, s.gateway, audience, s.upstream.URL, s.ecDoor, s.farDoor)
+	if s.network != "" {
+		text = strings.Replace(text, "metadata:\n", "metadata:\n  - {listen: 169.254.169.254:80, network_namespace: "+s.network+", service_accounts: [orders], project: {id: acme-project, number: 100000000042}}\n", 1)
+	}
 	if err := os.WriteFile(s.config, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -172,11 +173,25 @@ func TestRun(t *testing.T) {
 			cmd := r.command(tt.uid, tt.account, "sh", "-c", tt.script)
 			cmd.Env = append(cmd.Env, "ASK="+who, "SALLYPORT="+r.exe, "SPIFFE_ENDPOINT_SOCKET=unix://"+r.dataDir+"/workload.sock")
 			out, problem, status := result(cmd)
+			out = decision.ReplaceAllString(out, "")
 			if out != tt.out || !strings.Contains(problem, tt.problem) || tt.problem == "" && problem != "" || status != tt.status {
 				t.Errorf("got %q, %q, status %d\nwant %q, %q, status %d", out, problem, status, tt.out, tt.problem, tt.status)
 			}
 		})
 	}
+	t.Run("who was turned away is in the log", func(t *testing.T) {
+		out, _, _ := result(r.command(0, "orders", "sh", "-c", other+" "+who))
+		id := decision.FindStringSubmatch(out)
+		if id == nil {
+			t.Fatalf("no decision in %q", out)
+		}
+		show, problem, status := result(exec.Command(r.exe, "audit", "show", "--config", r.config, id[1]))
+		for _, want := range []string{"decision   deny", "no_descendant", "serviceAccount:orders", "that uid 0 opened", fmt.Sprintf(`{"reported":"the caller's uid is %d, want 0"}`, stranger)} {
+			if !strings.Contains(regexp.MustCompile("decision +deny").ReplaceAllString(show, "decision   deny"), want) {
+				t.Errorf("%q is missing in %s%s (%d)", want, show, problem, status)
+			}
+		}
+	})
 	t.Run("a project that is set stays", func(t *testing.T) {
 		cmd := r.command(runUser, "orders", "sh", "-c", "echo $GOOGLE_CLOUD_PROJECT")
 		cmd.Env = append(cmd.Env, "GOOGLE_CLOUD_PROJECT=mine")
@@ -212,6 +227,9 @@ func TestRun(t *testing.T) {
 		}
 	})
 }
+
+// decision is what a refusal's text ends in.
+var decision = regexp.MustCompile(` \(decision (a-[0-9]+)\)`)
 
 // dispositions prints the signals that are blocked, and of those that are ignored HUP,
 // INT, TSTP, TTIN and TTOU: of others Go's runtime forgets it (docs/run-laptop.md), and

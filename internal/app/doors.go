@@ -153,7 +153,7 @@ func (a *App) serveWorkloads(local door.Local, mint *issuer.Issuer) error {
 		mine := local
 		mine.Accounts, mine.RunAs = []string{name}, name
 		tree := metadata.New(m, &mine, a.o.Now)
-		as[name] = http.StripPrefix(private.Prefix+name, under(actions.Path, actions.New(&mine), tree))
+		as[name] = http.StripPrefix(private.Prefix+name, under(private.RefusedPath, private.Refused(a.guard, name), under(actions.Path, actions.New(&mine), tree)))
 		closers = append(closers, tree.Close)
 	}
 	rest := under(actions.Path, actions.New(&local), self)

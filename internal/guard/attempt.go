@@ -87,6 +87,9 @@ func ToAudience(audience string) Resource {
 	return Resource{Kind: policy.AudienceResource, Name: audience}
 }
 
+// ToAccount is a service account that something is done to by name.
+func ToAccount(name string) Resource { return Resource{Kind: policy.AccountResource, Name: name} }
+
 // ToItself is the service account that the caller proves to be.
 func ToItself() Resource { return Resource{Kind: policy.AccountResource} }
 

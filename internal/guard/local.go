@@ -6,7 +6,6 @@ import (
 	"github.com/sallyport-dev/sallyport/internal/attest"
 	"github.com/sallyport-dev/sallyport/internal/audit"
 	"github.com/sallyport-dev/sallyport/internal/identity"
-	"github.com/sallyport-dev/sallyport/internal/policy"
 )
 
 // Which returns the accounts of among that a local caller is, for doors that give a
@@ -43,7 +42,7 @@ func (g *Guard) actAs(ctx context.Context, a *Attempt, c *Credential) (*identity
 	if !ok {
 		return user, refusal{accountUnknown, "no service account is called so"}
 	}
-	run := Attempt{Action: ActionRun, Resource: Resource{Kind: policy.AccountResource, Name: c.runAs}, Peer: a.Peer, Caller: c.conn, TraceID: a.TraceID}
+	run := Attempt{Action: ActionRun, Resource: ToAccount(c.runAs), Peer: a.Peer, Caller: c.conn, TraceID: a.TraceID}
 	d := g.decide(user, ActionRun, nil, &run, g.c.Now())
 	if f, counted := g.crowdedUser(&run, user, &d); counted {
 		return nil, f

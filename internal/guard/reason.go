@@ -28,6 +28,7 @@ const (
 	ParameterRefused    Reason = "parameter_not_accepted"
 	ScopeRefused        Reason = "scope_not_held"
 	PathUnknown         Reason = "path_unknown"
+	NoDescendant        Reason = "no_descendant" // of the program that the door of run is for
 )
 
 // Reasons of the guard itself.
@@ -65,6 +66,8 @@ func (r Reason) public() (fault.Code, string) {
 		return fault.Denied, "not allowed"
 	case accountUnknown:
 		return fault.Denied, "not allowed" // whether it is there is not the caller's to know
+	case NoDescendant:
+		return fault.Unproven, "no identity for this caller"
 	case guardClosed:
 		return fault.Busy, "shutting down"
 	case issuerNotAccepted:

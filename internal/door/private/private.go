@@ -10,6 +10,7 @@ package private
 import (
 	"context"
 	"errors"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -34,15 +35,16 @@ type Kin interface {
 
 // A Door forwards requests.
 type Door struct {
-	kin   Kin
-	local door.Local // for its Check alone
-	proxy *httputil.ReverseProxy
+	kin    Kin
+	local  door.Local // for its Check alone
+	proxy  *httputil.ReverseProxy
+	report string // where refusals are told
 }
 
 // New returns a Door that listens on address and speaks for account to the server
 // behind socket.
 func New(address, socket, account string, kin Kin) *Door {
-	d := &Door{kin: kin, local: door.Local{Hosts: door.Hosts(address)}}
+	d := &Door{kin: kin, local: door.Local{Hosts: door.Hosts(address)}, report: "http://sallyport" + Prefix + account + RefusedPath}
 	d.proxy = &httputil.ReverseProxy{
 		Rewrite: func(r *httputil.ProxyRequest) {
 			in := r.In.URL
@@ -81,10 +83,28 @@ func (d *Door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		err = d.kin.Check(r.Context(), c)
 	}
 	if err != nil {
-		refuse(w, http.StatusForbidden, "no identity for this caller")
+		refuse(w, http.StatusForbidden, "no identity for this caller"+d.tell(r.Context(), err))
 		return
 	}
 	d.proxy.ServeHTTP(w, r)
+}
+
+// tell has the server record why a caller was turned away, and returns the decision for
+// the caller; "" when the server cannot be reached, or counts such refusals by now.
+func (d *Door) tell(ctx context.Context, why error) string {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, d.report, strings.NewReader(why.Error()))
+	if err != nil {
+		return ""
+	}
+	resp, err := d.proxy.Transport.RoundTrip(req)
+	if err != nil {
+		return ""
+	}
+	defer resp.Body.Close()
+	if id, err := io.ReadAll(io.LimitReader(resp.Body, maxReport)); err == nil && resp.StatusCode == http.StatusOK && len(id) > 0 {
+		return " (decision " + string(id) + ")"
+	}
+	return ""
 }
 
 func refuse(w http.ResponseWriter, status int, why string) {

@@ -1,0 +1,32 @@
+package private
+
+import (
+	"io"
+	"net/http"
+
+	"github.com/sallyport-dev/sallyport/internal/door"
+	"github.com/sallyport-dev/sallyport/internal/guard"
+)
+
+// RefusedPath, below Prefix + ACCOUNT, is where a Door tells the server whom it turned
+// away: POST, with the reason for a body. The answer is the decision.
+const RefusedPath = "/refused"
+
+// maxReport bounds a reason, and its answer, in bytes.
+const maxReport = 1 << 10
+
+// Refused returns the server's end of RefusedPath. What it is told nobody vouches for but
+// the user whose door it is, and the record says so.
+func Refused(g door.Guard, account string) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		c, ok := door.Caller(r.Context())
+		why, err := io.ReadAll(io.LimitReader(r.Body, maxReport))
+		if !ok || err != nil || r.Method != http.MethodPost {
+			http.NotFound(w, r)
+			return
+		}
+		a := guard.Attempt{Action: guard.ActionMetadata, Resource: guard.ToAccount(account), Caller: &c, Unverified: map[string]string{"reported": string(why)}}
+		f := g.Refuse(r.Context(), a, guard.NoDescendant, "the door that "+c.Origin()+" opened with `sallyport run` turned a caller away")
+		_, _ = io.WriteString(w, f.Decision)
+	})
+}

@@ -129,7 +129,7 @@ func checkURL(text string) error {
 	loopback := err == nil && ip.IsLoopback()
 	switch {
 	case u.Scheme != "https" && !(u.Scheme == "http" && loopback):
-		return errors.New("an issuer is https; plain http is for loopback addresses only")
+		return errors.New("an issuer is https; plain http is for loopback addresses only, such as http://127.0.0.1:8400")
 	case u.Path != "" || u.RawQuery != "" || u.Fragment != "" || u.User != nil || strings.HasSuffix(text, "#"):
 		return errors.New("an issuer here is scheme and host alone, without a trailing slash")
 	}

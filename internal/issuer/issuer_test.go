@@ -301,7 +301,7 @@ func TestAssertion(t *testing.T) {
 func TestConfig(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct{ url, want string }{
-		{"https://id.acme.internal", ""}, {"https://id.acme.internal:8443", ""}, {"http://127.0.0.1:8400", ""}, {"http://localhost:1", "plain http is for loopback addresses only"}, {"http://[::1]:1", ""},
+		{"https://id.acme.internal", ""}, {"https://id.acme.internal:8443", ""}, {"http://127.0.0.1:8400", ""}, {"http://localhost:1", "url: "}, {"http://[::1]:1", ""},
 		{"http://id.acme.internal", "url: "}, {"https://id/", "url: "}, {"https://id/x", "url: "}, {"https://id?x", "url: "}, {"https://id#x", "url: "},
 		{"https://a@id", "url: "}, {"id.acme", "url: "}, {"", "url: "}, {"https://id#", "url: "},
 	} {

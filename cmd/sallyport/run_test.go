@@ -207,6 +207,12 @@ func TestRun(t *testing.T) {
 			t.Errorf("got %q, %q, status %d", out, problem, status)
 		}
 	})
+	t.Run("an escaped slash stays one", func(t *testing.T) {
+		out, problem, status := result(r.command(runUser, "orders", "sh", "-c", strings.Replace(who, "instance/service-accounts/default/email", "project%2Fproject-id", 1)))
+		if decision.ReplaceAllString(out, "") != "not found\n" || status != 0 {
+			t.Errorf("got %q, %q, status %d", out, problem, status)
+		}
+	})
 	t.Run("a target that is no path names no other account", func(t *testing.T) {
 		for _, target := range []string{"a:http://sallyport/run/reports/computeMetadata/v1/instance/service-accounts/default/email", "http://sallyport/run/reports/computeMetadata/v1/instance/service-accounts/default/email", "*"} {
 			script := `exec 3<>/dev/tcp/${GCE_METADATA_HOST%:*}/${GCE_METADATA_HOST#*:}; printf 'GET %s HTTP/1.1\r\nHost: %s\r\nMetadata-Flavor: Google\r\nConnection: close\r\n\r\n' "$0" "$GCE_METADATA_HOST" >&3; cat <&3`

@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"strings"
 	"testing"
 
@@ -13,6 +14,7 @@ import (
 	"github.com/sallyport-dev/sallyport/internal/app"
 	"github.com/sallyport-dev/sallyport/internal/config"
 	"github.com/sallyport-dev/sallyport/internal/door/admin"
+	"github.com/sallyport-dev/sallyport/internal/door/private"
 	"github.com/sallyport-dev/sallyport/token"
 )
 
@@ -144,6 +146,56 @@ func TestAdminKeys(t *testing.T) {
 		if status, body := adminDo(t, p, tt.path, tt.body); status != tt.status || !strings.Contains(body, `"error"`) {
 			t.Errorf("%s: %d %s, want %d", tt.name, status, body, tt.status)
 		}
+	}
+}
+
+// What a door takes is small, and some of it is not for everybody to ask.
+func TestBoundsOfLocalRequests(t *testing.T) {
+	t.Parallel()
+	p := start(t, t.TempDir(), nil, onlyOrders)
+	for network, address := range map[string]string{"tcp": p.addresses.Orders, "unix": config.WorkloadSocket(p.dir)} {
+		client := http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, network, address)
+		}}}
+		req, err := http.NewRequest("GET", "http://metadata.google.internal/", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("X", strings.Repeat("x", 40<<10))
+		resp, err := client.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = resp.Body.Close()
+		if resp.StatusCode != http.StatusRequestHeaderFieldsTooLarge {
+			t.Errorf("40 KiB of header fields over %s: %s", network, resp.Status)
+		}
+	}
+	refused := private.Prefix + "orders" + private.RefusedPath
+	if status, _ := overSocket(t, config.WorkloadSocket(p.dir), "GET", refused, "", nil); status != 404 {
+		t.Errorf("a report by GET: %d", status)
+	}
+	if status, id := overSocket(t, config.WorkloadSocket(p.dir), "POST", refused, "why\n", nil); status != 200 || !strings.HasPrefix(id, "dev-") {
+		t.Errorf("a report: %d %s", status, id)
+	}
+}
+
+// Whoever owns the folder owns the keys in it.
+func TestDataDirOfAnotherUser(t *testing.T) {
+	t.Parallel()
+	if os.Getuid() != 0 {
+		t.Skip("needs root to give a folder away")
+	}
+	dir := t.TempDir()
+	if err := os.Chown(dir, 4711, 4711); err != nil {
+		t.Fatal(err)
+	}
+	c := config.Dev(config.DevAddresses{Issuer: "127.0.0.1:1", Orders: "127.0.0.1:2", Reports: "127.0.0.1:3", Gateway: "127.0.0.1:4", Telemetry: "127.0.0.1:5", Demo: "127.0.0.1:6"}, dir, 0)
+	if err := c.Complete("/"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := app.New(t.Context(), c, app.Options{}); err == nil || !strings.Contains(err.Error(), "it belongs to uid 4711, and this server is uid 0") {
+		t.Errorf("got %v", err)
 	}
 }
 

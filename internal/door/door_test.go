@@ -155,7 +155,8 @@ func TestListener(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := door.Listen(inner, nil, door.NewShares(2, 0))
+	shares := door.NewShares(2, 0)
+	l := door.Listen(inner, nil, shares)
 	server := &http.Server{ConnContext: door.ConnContext, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		c, ok := door.Caller(r.Context())
 		if !ok || c.UID() != uint32(os.Getuid()) || c.Peer.String() != r.RemoteAddr {
@@ -190,6 +191,10 @@ func TestListener(t *testing.T) {
 		ok := hello(c)
 		_ = c.Close()
 		if ok {
+			_, _ = two.Close(), server.Close()
+			if n := shares.Kept(); n != 0 {
+				t.Errorf("%d origins are kept of whom nothing is open", n)
+			}
 			return
 		}
 		time.Sleep(5 * time.Millisecond)

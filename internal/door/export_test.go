@@ -9,7 +9,11 @@ func (p *Places) Kept() int { return len(p.held) }
 func (t *Turns) Kept() int { return len(t.held) }
 
 // Kept returns how many origins hold something.
-func (s *Shares) Kept() int { return len(s.held) }
+func (s *Shares) Kept() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.held)
+}
 
 // Take takes a share for a connection of origin; closed is called when it is closed for
 // another.

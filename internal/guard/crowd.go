@@ -160,7 +160,7 @@ func (g *Guard) recordCrowd() {
 
 // crowdedUser is crowded for what policy denies a local user. Every process is one.
 func (g *Guard) crowdedUser(a *Attempt, proof *identity.Proof, d *policy.Decision) (*fault.Error, bool) {
-	if d.Allow || proof.Principal.Kind != identity.User || proof.Principal.Provider != identity.Local {
+	if d.Allow || proof.Principal.Provider != identity.Local { // accounts have no provider
 		return nil, false
 	}
 	return g.crowded(a, string(d.Reason), d.NearWhy, notAllowed(d))

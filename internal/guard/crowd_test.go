@@ -11,6 +11,7 @@ import (
 	"github.com/sallyport-dev/sallyport/internal/fault"
 	"github.com/sallyport-dev/sallyport/internal/guard"
 	"github.com/sallyport-dev/sallyport/internal/identity"
+	"github.com/sallyport-dev/sallyport/internal/policy"
 )
 
 // from is an attempt without a credential, from an address.
@@ -139,6 +140,39 @@ func TestCrowdOfWhatAUserMayNot(t *testing.T) {
 		if p := w.last(t).Payload; p.Count != 3 || p.Action != name || p.Reason != "no_match" || p.Peer != "unknown" {
 			t.Errorf("%s: counted %+v", name, p)
 		}
+	}
+}
+
+// Callers that are known are recorded one by one, however many: what they are allowed,
+// what policy denies an account, and a credential that is for somebody else.
+func TestCallersThatAreKnownAreNoCrowd(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		attempt guard.Attempt
+		allowed bool
+	}{
+		"a user who may":              {guard.Attempt{Action: guard.ActionMetadata, Resource: guard.ToItself(), Credentials: []guard.Credential{guard.RunAs(attest.Conn{}, "orders")}}, true},
+		"an account that may not":     {guard.Attempt{Action: "admin.keys.list", Resource: guard.ToItself(), Credentials: []guard.Credential{guard.Local(attest.Conn{}, []string{"orders"})}}, false},
+		"a token for another service": {get("wrong audience", "/x"), false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, policy.Rule{Name: "run", Allow: []string{"user:local/1000"}, To: []string{"serviceAccount:orders"}, Actions: []string{"workload.run"}})
+			a := tt.attempt
+			if a.Service != "" {
+				a.Credentials = []guard.Credential{guard.Bearer(w.bearer(t, map[string]any{"aud": "https://other.test"}))}
+			}
+			for i := range 2048 + 20 {
+				pass, err := w.Admit(t.Context(), a)
+				if (err == nil) != tt.allowed || err != nil && fault.Of(err).Decision == "" {
+					t.Fatalf("attempt %d: %v, %v", i, pass, err)
+				}
+			}
+			w.Close()
+			if p := w.last(t).Payload; p.Count != 0 || p.Principal == "" {
+				t.Errorf("the last record is %+v", p)
+			}
+		})
 	}
 }
 

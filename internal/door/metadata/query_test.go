@@ -45,6 +45,7 @@ func TestIdentityQuery(t *testing.T) {
 		{"two formats", u + "&format=full&format=full", "", false},
 		{"a format that is not there", u + "&format=FULL", "", false},
 		{"an empty format", u + "&format=", "", false},
+		{"licences under both names", u + "&licenses=TRUE&license=TRUE", "", false},
 		{"licences of another kind", u + "&licenses=yes", "", false},
 		{"an unknown parameter", u + "&recursive=true", "", false},
 		{"a parameter of another case", "Audience=https://svc.test", "", false},

@@ -121,7 +121,7 @@ func (s *Source) land(f *flight, raw string, err error) {
 		}
 		return
 	}
-	s.failed = 0
+	s.failed, s.again = 0, time.Time{}
 	f.raw, s.raw, s.ends = raw, raw, ends
 	s.renew = ends.Add(-min(renewBefore, ends.Sub(now)/2))
 }

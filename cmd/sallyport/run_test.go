@@ -156,8 +156,9 @@ func TestRun(t *testing.T) {
 		{"an ID token", runUser, "orders", strings.Replace(who, "/email", "/identity?audience=https://x", 1) + " | cut -c1-3", "eyJ\n", "", 0},
 		{"GitHub's variables", runUser, "orders", `curl -s -H "Authorization: bearer $ACTIONS_ID_TOKEN_REQUEST_TOKEN" "$ACTIONS_ID_TOKEN_REQUEST_URL&audience=x" | cut -c1-13`, `{"value":"eyJ` + "\n", "", 0},
 		{"the project", runUser, "orders", "echo $GOOGLE_CLOUD_PROJECT", "sallyport\n", "", 0},
-		{"a page's request", runUser, "orders", strings.Replace(who, "-s", "-s -H 'Origin: https://evil.test'", 1), "the request has the header Origin: it came through a proxy or from a page\n", "", 0},
-		{"a foreign name", runUser, "orders", strings.Replace(who, "-s", "-s -H 'Host: evil.test'", 1), "the Host header is none of this door's: DNS rebinding looks like this\n", "", 0},
+		{"a page's request", runUser, "orders", strings.Replace(who, "-s", "-s -H 'Origin: https://evil.test'", 1), "not allowed\n", "", 0},
+		{"a POST", runUser, "orders", strings.Replace(who, "-s", "-s -X POST -w %{http_code}", 1), "method not allowed\n405", "", 0},
+		{"a foreign name", runUser, "orders", strings.Replace(who, "-s", "-s -H 'Host: evil.test'", 1), "not allowed\n", "", 0},
 
 		{"a child of another uid gets nothing", 0, "orders", other + " " + who, "no identity for this caller\n", "", 0},
 		{"an orphaned grandchild of another uid gets nothing", 0, "orders", orphan(other + " sh -c \"$ASK\""), "no identity for this caller\n", "", 0},
@@ -166,7 +167,7 @@ func TestRun(t *testing.T) {
 
 		{"a user whom policy does not name", stranger, "orders", "echo ran", "", "user 4714 may not run as orders: not allowed (decision a-", 1},
 		{"an account that policy does not name", runUser, "reports", "echo ran", "", "may not run as reports: not allowed", 1},
-		{"an account that is not there", runUser, "ghost", "echo ran", "", "may not run as ghost: not found", 1},
+		{"an account that is not there", runUser, "ghost", "echo ran", "", "may not run as ghost: not allowed (decision a-", 1},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -186,10 +187,24 @@ func TestRun(t *testing.T) {
 			t.Fatalf("no decision in %q", out)
 		}
 		show, problem, status := result(exec.Command(r.exe, "audit", "show", "--config", r.config, id[1]))
-		for _, want := range []string{"decision   deny", "no_descendant", "serviceAccount:orders", "that uid 0 opened", fmt.Sprintf(`{"reported":"the caller's uid is %d, want 0"}`, stranger)} {
+		for _, want := range []string{"decision   deny", "no_descendant", "serviceAccount:orders", "uid 0 says that its door", fmt.Sprintf(`{"reported":"the caller's uid is %d, want 0"}`, stranger)} {
 			if !strings.Contains(regexp.MustCompile("decision +deny").ReplaceAllString(show, "decision   deny"), want) {
 				t.Errorf("%q is missing in %s%s (%d)", want, show, problem, status)
 			}
+		}
+	})
+	t.Run("each reason is in the log", func(t *testing.T) {
+		for reason, flags := range map[string]string{"host_refused": "-s -H 'Host: evil.test'", "request_was_forwarded": "-s -H 'Via: x'", "method_not_allowed": "-s -X POST"} {
+			said, _, _ := result(r.command(runUser, "orders", "sh", "-c", strings.Replace(who, "-s", flags, 1)))
+			out, problem, status := result(exec.Command(r.exe, "audit", "search", "--config", r.config, "--reason", reason))
+			if id := decision.FindStringSubmatch(said); status != 0 || id == nil || !strings.Contains(out, id[1]+" ") {
+				t.Errorf("%s: told %q, recorded %s%s (%d)", reason, said, out, problem, status)
+			}
+		}
+		_, _, _ = result(r.command(runUser, "ghost", "true"))
+		out, _, _ := result(exec.Command(r.exe, "audit", "search", "--config", r.config, "--reason", "account_unknown", "--output", "json"))
+		if !strings.Contains(out, `no service account is called \"ghost\"`) || !strings.Contains(out, "user:local/4713") {
+			t.Errorf("an account that is not there: %s", out)
 		}
 	})
 	t.Run("a project that is set stays", func(t *testing.T) {

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/sallyport-dev/sallyport/internal/attest"
 	"github.com/sallyport-dev/sallyport/internal/audit"
 	"github.com/sallyport-dev/sallyport/internal/config"
 	"github.com/sallyport-dev/sallyport/internal/federation"
@@ -57,17 +58,18 @@ func (o *Options) complete() {
 // An App is a program that is ready to run: its listeners are open, so that
 // whoever connects from now on is answered.
 type App struct {
-	c       *config.Config
-	o       Options
-	lock    *os.File
-	db      *store.DB
-	log     *audit.Log
-	keys    *keys.Set
-	guard   *guard.Guard
-	servers []*server
-	shares  shares
-	ready   readiness
-	made    []keys.Event // before there was a log
+	c        *config.Config
+	o        Options
+	lock     *os.File
+	db       *store.DB
+	log      *audit.Log
+	keys     *keys.Set
+	guard    *guard.Guard
+	servers  []*server
+	shares   shares
+	networks []*attest.Network // of doors elsewhere
+	ready    readiness
+	made     []keys.Event // before there was a log
 }
 
 // New opens everything that a completed Config names. On an error nothing stays
@@ -279,6 +281,9 @@ func (a *App) release() error {
 	for _, s := range a.servers {
 		_ = s.listener.Close()
 		_ = s.http.Close()
+	}
+	for _, n := range a.networks {
+		_ = n.Close()
 	}
 	if a.log != nil {
 		if err := a.log.Close(); err != nil {

@@ -76,7 +76,7 @@ func (a *App) serveDoors(mint *issuer.Issuer) error {
 	if err := a.listen("issuer", c.Issuer.Listen, a.shares.issuer, func(string) http.Handler { return onlyHosts(disc, c.Issuer) }); err != nil {
 		return err
 	}
-	local := door.Local{Guard: a.guard, Mint: mint, Turns: door.NewTurns(), TrustDomain: c.TrustDomain, Ours: c.Issuer.Ours}
+	local := door.Local{Guard: a.guard, Mint: mint, Turns: door.NewTurns(), Waiting: door.NewWaiting(), TrustDomain: c.TrustDomain, Ours: c.Issuer.Ours}
 	for i := range c.Metadata {
 		if err := a.serveMetadata(&c.Metadata[i], local); err != nil {
 			return err
@@ -101,6 +101,7 @@ func (a *App) serveMetadata(m *metadata.Config, local door.Local) error {
 		return fmt.Errorf("listen for metadata: %w", err)
 	} else {
 		l, err = ns.Listen(m.Listen)
+		a.networks = append(a.networks, ns)
 	}
 	if err != nil {
 		return fmt.Errorf("listen for metadata: %w", CannotListen(err))
@@ -150,11 +151,9 @@ func (a *App) serveWorkloads(local door.Local, mint *issuer.Issuer) error {
 	as := map[string]http.Handler{}
 	closers := []func(){api.Close, self.Close}
 	for _, name := range local.Accounts {
-		mine := local
-		mine.Accounts, mine.RunAs = []string{name}, name
-		tree := metadata.New(m, &mine, a.o.Now)
-		as[name] = http.StripPrefix(private.Prefix+name, under(private.RefusedPath, private.Refused(a.guard, name), under(actions.Path, actions.New(&mine), tree)))
-		closers = append(closers, tree.Close)
+		h, done := a.runAs(name, m, local)
+		as[name] = h
+		closers = append(closers, done)
 	}
 	rest := under(actions.Path, actions.New(&local), self)
 	s, err := a.serveUnix("workload", a.c.Workload.Listen, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -163,6 +162,9 @@ func (a *App) serveWorkloads(local door.Local, mint *issuer.Issuer) error {
 		case r.ProtoMajor == 2 && strings.HasPrefix(r.Header.Get("Content-Type"), "application/grpc"):
 			api.ServeHTTP(w, r)
 		case strings.HasPrefix(r.URL.Path, private.Prefix) && h != nil:
+			h.ServeHTTP(w, r)
+		case strings.HasPrefix(r.URL.Path, private.Prefix) && identity.ValidName(name): // to be refused and recorded
+			h, _ := a.runAs(name, m, local)
 			h.ServeHTTP(w, r)
 		default:
 			rest.ServeHTTP(w, r)
@@ -179,6 +181,14 @@ func (a *App) serveWorkloads(local door.Local, mint *issuer.Issuer) error {
 		s.http.RegisterOnShutdown(c)
 	}
 	return nil
+}
+
+// runAs serves the metadata door for callers who run as the account called name; close
+// ends those who wait.
+func (a *App) runAs(name string, m metadata.Config, local door.Local) (h http.Handler, end func()) {
+	local.Accounts, local.RunAs = []string{name}, name
+	tree := metadata.New(m, &local, a.o.Now)
+	return http.StripPrefix(private.Prefix+name, under(private.RefusedPath, private.Refused(a.guard, name), under(actions.Path, actions.New(&local), tree))), tree.Close
 }
 
 // streamsPerConnection is how many calls one connection may have under way: clients have

@@ -67,7 +67,7 @@ func TestWorkloadSocket(t *testing.T) {
 		{"GitHub's door as that", "/run/reports/actions/id-token?audience=" + config.DevAudience, http.Header{"Authorization": {"bearer x"}}, 200, `{"value":"eyJ`},
 		{"GitHub's door as oneself", "/actions/id-token?audience=" + config.DevAudience, http.Header{"Authorization": {"bearer x"}}, 200, `{"value":"eyJ`},
 		{"as an account that it does not", "/run/orders" + identity, nil, 403, "not allowed (decision dev-"},
-		{"as an account that is not there", "/run/ghost" + identity, nil, 404, "not found"},
+		{"as an account that is not there", "/run/ghost" + identity, nil, 403, "not allowed (decision dev-"},
 		{"another account's path below one's own", "/run/reports/computeMetadata/v1/instance/service-accounts/orders/token", nil, 404, "not found"},
 		{"climbing out of it", "/run/reports/../orders" + identity, nil, 404, "not found"},
 		{"climbing out of it, escaped", "/run/reports/%2e%2e/orders" + identity, nil, 404, "not found"},
@@ -175,7 +175,10 @@ func TestBoundsOfLocalRequests(t *testing.T) {
 	if status, _ := overSocket(t, config.WorkloadSocket(p.dir), "GET", refused, "", nil); status != 404 {
 		t.Errorf("a report by GET: %d", status)
 	}
-	if status, id := overSocket(t, config.WorkloadSocket(p.dir), "POST", refused, "why\n", nil); status != 200 || !strings.HasPrefix(id, "dev-") {
+	if status, _ := overSocket(t, config.WorkloadSocket(p.dir), "POST", refused+"?server.start", "why", nil); status != 404 {
+		t.Errorf("a report of another reason: %d", status)
+	}
+	if status, id := overSocket(t, config.WorkloadSocket(p.dir), "POST", refused+"?no_descendant", "why\n", nil); status != 200 || !strings.HasPrefix(id, "dev-") {
 		t.Errorf("a report: %d %s", status, id)
 	}
 }

@@ -10,7 +10,7 @@ import (
 // Facts are what the kernel says of a caller.
 type Facts struct {
 	UID     uint32    // that owned the caller's socket when it connected
-	Inode   uint64    // of the caller's socket; never 0
+	Inode   uint64    // of the caller's socket, over a Unix socket of our end; never 0
 	Cookie  uint64    // of the socket asked about; unlike its address, never used again
 	Holders []Process // that have the caller's socket open; by pid
 

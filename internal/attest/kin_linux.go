@@ -50,8 +50,8 @@ func (k *Kin) Wait() error {
 }
 
 // Check fails unless the caller at the other end of c is the process or one of its
-// descendants, of the same uid, and everybody of that uid who holds the caller's
-// socket is. One whose parent has ended is nobody's descendant any more.
+// descendants, of the same uid, and so is everybody who holds the caller's socket and
+// whom this process may look into. One whose parent has ended is nobody's descendant any more.
 func (k *Kin) Check(ctx context.Context, c Conn) error {
 	f, err := k.kernel.socket(&c)
 	if err != nil {

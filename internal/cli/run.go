@@ -126,8 +126,11 @@ func runEnvironment(environ []string, address, project, home string) (out, hints
 
 // noProxy returns what no proxy is for, with the door's address.
 func noProxy(hosts string) string {
-	if hosts == "" {
+	switch hosts {
+	case "":
 		return "127.0.0.1,localhost"
+	case "*": // every host, and beside another name it would be none
+		return hosts
 	}
 	return hosts + ",127.0.0.1"
 }

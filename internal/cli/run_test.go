@@ -34,6 +34,7 @@ func TestRunEnvironment(t *testing.T) {
 		{name: "another identity", environ: []string{"GOOGLE_APPLICATION_CREDENTIALS=/key.json"}, gone: []string{"GOOGLE_APPLICATION_CREDENTIALS"}, hint: "GOOGLE_APPLICATION_CREDENTIALS is not handed on"},
 		{name: "another identity that is none", environ: []string{"GOOGLE_APPLICATION_CREDENTIALS="}, gone: []string{"GOOGLE_APPLICATION_CREDENTIALS"}},
 		{name: "a proxy's exceptions get one more", environ: []string{"NO_PROXY=a.test", "no_proxy=b.test"}, want: []string{"NO_PROXY=a.test,127.0.0.1", "no_proxy=b.test,127.0.0.1"}},
+		{name: "no proxy at all", environ: []string{"NO_PROXY=*"}, want: []string{"NO_PROXY=*", "no_proxy=*"}},
 		{name: "under both names", environ: []string{"no_proxy=a.test"}, want: []string{"NO_PROXY=a.test,127.0.0.1", "no_proxy=a.test,127.0.0.1"}},
 		{name: "what is empty is as if it were not there", environ: []string{"NO_PROXY=", "no_proxy=", "GOOGLE_CLOUD_PROJECT="},
 			want: []string{"NO_PROXY=127.0.0.1,localhost", "no_proxy=127.0.0.1,localhost", "GOOGLE_CLOUD_PROJECT=acme"}},

@@ -73,6 +73,16 @@ type Places struct {
 	sum  int
 }
 
+// How many requests may wait for a change at a time: of one uid, and of all. They
+// cost memory and nothing else, and clients that are turned away come back.
+const (
+	maxWaiting    = 64
+	maxWaitingAll = 4096
+)
+
+// NewWaiting returns the Places of those who wait for a change.
+func NewWaiting() *Places { return NewPlaces(maxWaiting, maxWaitingAll) }
+
 // NewPlaces returns Places of which nobody holds one; all is 0 for no bound.
 func NewPlaces(each, all int) *Places { return &Places{each: each, all: all, held: map[uint32]int{}} }
 

@@ -45,6 +45,9 @@ type Local struct {
 	Mint  Minter
 	Turns *Turns
 
+	// Waiting are the requests that wait for a change, of all doors.
+	Waiting *Places
+
 	// Accounts are those that the door may give.
 	Accounts []string
 

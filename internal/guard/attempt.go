@@ -46,6 +46,10 @@ type Attempt struct {
 	// Resource is what Action is done to: ToService, ToAudience or ToItself.
 	Resource Resource
 
+	// On is what Action is done to, in words, where it is nothing that policy knows: the
+	// keys that an operator names. It is recorded and decides nothing.
+	On string
+
 	// Action is what is asked, such as "http.get" or "token.mint".
 	Action string
 

@@ -44,12 +44,13 @@ type allowance struct {
 	at   time.Time
 }
 
-// class is what refusals have in common that one record counts.
-type class struct{ network, service, action, reason string }
+// class is what refusals have in common that one record counts: nothing of it is the
+// caller's to choose, but its network.
+type class struct{ network, service, reason string }
 
 type counted struct {
-	n    int64
-	last string // of the reasons for the owner, as the record has it
+	n            int64
+	action, last string // of the last one; last is why, as the record has it
 }
 
 // network names who an attempt is counted with: a local caller's uid, or the peer's
@@ -112,7 +113,7 @@ func (c *crowd) forget(now time.Time) {
 
 // count counts a refusal that gets no record of its own, and sees to it that flush is
 // called.
-func (c *crowd) count(k class, why string, flush func()) {
+func (c *crowd) count(k class, action, why string, flush func()) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.counted == nil {
@@ -123,7 +124,7 @@ func (c *crowd) count(k class, why string, flush func()) {
 		n = &counted{}
 		c.counted[k] = n
 	}
-	n.n++
+	n.n, n.action = n.n+1, action
 	if why != "" {
 		n.last = "; the last: " + why
 	}
@@ -149,7 +150,7 @@ func (c *crowd) take() map[class]*counted {
 func (g *Guard) recordCrowd() {
 	for k, n := range g.crowd.take() {
 		_, err := g.append(&audit.Record{Kind: audit.Refuse, Decision: audit.Deny, Service: k.service, Policy: g.policy.Load().Revision(), Payload: audit.Payload{
-			Action: k.action, Reason: k.reason, Peer: k.network, Count: n.n, Replica: g.c.Replica,
+			Action: n.action, Reason: k.reason, Peer: k.network, Count: n.n, Replica: g.c.Replica,
 			Detail: fmt.Sprintf("%d of this kind in a second, beyond what is recorded one by one%s", n.n, n.last),
 		}}, audit.Written)
 		if err != nil {
@@ -173,6 +174,6 @@ func (g *Guard) crowded(a *Attempt, code, why string, f *fault.Error) (*fault.Er
 	if alone {
 		return nil, false
 	}
-	g.crowd.count(class{network, a.Service, a.Action, code}, why, g.recordCrowd)
+	g.crowd.count(class{network, a.Service, code}, a.Action, why, g.recordCrowd)
 	return f, true
 }

@@ -2,6 +2,7 @@ package guard
 
 import (
 	"context"
+	"strconv"
 
 	"github.com/sallyport-dev/sallyport/internal/attest"
 	"github.com/sallyport-dev/sallyport/internal/audit"
@@ -14,7 +15,7 @@ import (
 func (g *Guard) Which(ctx context.Context, c attest.Conn, among []string) []string {
 	names, err := g.c.Local.Which(ctx, c, among)
 	if err != nil {
-		return nil // the attempt that follows is refused and recorded for the same reason
+		return nil // the attempt that follows says why, and is recorded
 	}
 	return names
 }
@@ -40,7 +41,7 @@ func (g *Guard) actAs(ctx context.Context, a *Attempt, c *Credential) (*identity
 	}
 	account, ok := g.c.Local.Account(c.runAs)
 	if !ok {
-		return user, refusal{accountUnknown, "no service account is called so"}
+		return user, refusal{accountUnknown, "no service account is called " + strconv.Quote(c.runAs)}
 	}
 	run := Attempt{Action: ActionRun, Resource: ToAccount(c.runAs), Peer: a.Peer, Caller: c.conn, TraceID: a.TraceID}
 	d := g.decide(user, ActionRun, nil, &run, g.c.Now())

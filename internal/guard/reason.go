@@ -39,6 +39,12 @@ const (
 	guardClosed       Reason = "shutting_down"
 )
 
+// Fault returns what the caller is told, without a record.
+func (r Reason) Fault() *fault.Error {
+	code, public := r.public()
+	return fault.New(code, nil, public)
+}
+
 // public returns what the caller is told: whose fault it is, and a safe class.
 func (r Reason) public() (fault.Code, string) {
 	switch r {

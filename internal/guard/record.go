@@ -16,6 +16,9 @@ func (g *Guard) payload(a *Attempt) audit.Payload {
 	if a.Resource.Kind != policy.ServiceResource && a.Resource.Name != "" {
 		p.Resource = a.Resource.String()
 	}
+	if a.On != "" {
+		p.Resource = a.On
+	}
 	if a.Peer.IsValid() {
 		p.Peer = a.Peer.String()
 	}

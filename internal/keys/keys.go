@@ -46,11 +46,16 @@ type Options struct {
 type Set struct {
 	o          Options
 	generation atomic.Uint64
-	rings      atomic.Pointer[map[use]ring]
+	published  atomic.Pointer[published]
 
 	changing sync.Mutex // one change at a time; readers do not take it
-	changed  atomic.Int64
-	made     []Event // by Open, before there was a log to note it in
+	made     []Event    // by Open, before there was a log to note it in
+}
+
+// published is what everybody sees.
+type published struct {
+	rings   map[use]ring
+	changed int64 // when, in seconds since 1970; later than the change before
 }
 
 // Open opens the keys in the store and creates those that are missing. A row that
@@ -148,19 +153,23 @@ func (s *Set) load(ctx context.Context) (map[use]ring, []*key, error) {
 
 // publish makes rings what everybody sees from now on.
 func (s *Set) publish(rings map[use]ring) {
-	s.rings.Store(&rings)
+	now := published{rings, s.o.Now().Unix()}
+	if last := s.published.Load(); last != nil {
+		now.changed = max(now.changed, last.changed+1)
+	}
+	s.published.Store(&now)
 	s.generation.Add(1)
-	s.changed.Store(s.o.Now().Unix())
 }
 
 // Sequence returns a number that grows whenever what is published for purposes
 // changes, also after a restart: the time of the last change, in seconds.
 func (s *Set) Sequence(purposes ...Purpose) uint64 {
 	now := s.o.Now()
-	last := s.changed.Load()
+	seen := s.published.Load()
+	last := seen.changed
 	for _, p := range purposes {
 		for _, alg := range p.Algorithms() {
-			r := s.ring(p, alg)
+			r := seen.rings[use{p, alg}]
 			for i := range r {
 				if state, until := r.state(i, now); state == Retired && !until.After(now) {
 					last = max(last, until.Unix())
@@ -171,7 +180,7 @@ func (s *Set) Sequence(purposes ...Purpose) uint64 {
 	return uint64(last)
 }
 
-func (s *Set) ring(p Purpose, alg token.Algorithm) ring { return (*s.rings.Load())[use{p, alg}] }
+func (s *Set) ring(p Purpose, alg token.Algorithm) ring { return s.published.Load().rings[use{p, alg}] }
 
 // ErrPurpose means that a key was asked to sign what it is not for.
 var ErrPurpose = errors.New("this key is not for that kind of token")

@@ -27,14 +27,13 @@ func (k *key) describe() string {
 
 // Info is what may be told of a key.
 type Info struct {
-	ID        string          `json:"kid"`
-	Purpose   Purpose         `json:"purpose"`
-	Algorithm token.Algorithm `json:"algorithm"`
-	State     State           `json:"state"`
-	Created   time.Time       `json:"created"`
-	Activates time.Time       `json:"activates"`      // when it begins to sign, or began to
-	Until     time.Time       `json:"until,omitzero"` // when the state ends, if that is planned
-	KEK       string          `json:"key_encryption_key"`
+	ID        string
+	Purpose   Purpose
+	Algorithm token.Algorithm
+	State     State
+	Created   time.Time
+	Activates time.Time // when it begins to sign, or began to
+	Until     time.Time // when the state ends; zero if that is not planned
 }
 
 // List returns every key, by purpose and age.
@@ -48,7 +47,7 @@ func (s *Set) List() []Info {
 			if state == Current && until.IsZero() && u.purpose.rotates() {
 				until = k.row.Activates.Add(s.o.Schedule.Rotate)
 			}
-			out = append(out, Info{k.ID, u.purpose, u.algorithm, state, k.row.Created, k.row.Activates, until, k.row.KEK})
+			out = append(out, Info{k.ID, u.purpose, u.algorithm, state, k.row.Created, k.row.Activates, until})
 		}
 	}
 	return out
@@ -205,15 +204,21 @@ func (c *change) drop(k *key) {
 	c.events = append(c.events, Event{"keys.remove", k.describe()})
 }
 
+// saveTimeout bounds what the store takes for a change.
+const saveTimeout = time.Minute
+
 // change makes a change: no record, no change. When the store says that it failed,
 // what it holds is read again, since it may have failed to say that it succeeded.
 func (s *Set) change(ctx context.Context, f func(*change) error, record func(Event) error) error {
 	s.changing.Lock()
 	defer s.changing.Unlock()
-	c := &change{set: s, now: second(s.o.Now()), rings: maps.Clone(*s.rings.Load()), put: map[string]*key{}}
+	c := &change{set: s, now: second(s.o.Now()), rings: maps.Clone(s.published.Load().rings), put: map[string]*key{}}
 	if err := f(c); err != nil {
 		return err
 	}
+	// what was recorded happens, whether somebody still waits for it or not
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), saveTimeout)
+	defer cancel()
 	for _, e := range c.events {
 		if err := record(e); err != nil {
 			return fmt.Errorf("record the change: %w", err)

@@ -6,11 +6,13 @@
 package admin
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/go-json-experiment/json"
@@ -81,18 +83,25 @@ type Door struct {
 // New returns a Door.
 func New(g door.Guard, k Keys) *Door {
 	d := &Door{guard: g, keys: k, mux: http.NewServeMux()}
-	d.serve("GET "+KeysPath, "admin.keys.list", func(*http.Request) (func(context.Context) error, error) { return nil, nil })
-	d.serve("POST "+RotatePath, "admin.keys.rotate", func(r *http.Request) (func(context.Context) error, error) {
+	d.serve("GET "+KeysPath, "admin.keys.list", func(*http.Request) (change, error) { return change{}, nil })
+	d.serve("POST "+RotatePath, "admin.keys.rotate", func(r *http.Request) (change, error) {
 		var in Rotate
 		err := read(r, &in)
-		return func(ctx context.Context) error { return d.keys.Rotate(ctx, in.Purposes) }, err
+		return change{"keys for " + cmp.Or(strings.Join(in.Purposes, ", "), "every purpose"), func(ctx context.Context) error { return d.keys.Rotate(ctx, in.Purposes) }}, err
 	})
-	d.serve("POST "+RevokePath, "admin.keys.revoke", func(r *http.Request) (func(context.Context) error, error) {
+	d.serve("POST "+RevokePath, "admin.keys.revoke", func(r *http.Request) (change, error) {
 		var in Revoke
 		err := read(r, &in)
-		return func(ctx context.Context) error { return d.keys.Revoke(ctx, in.KeyID) }, err
+		return change{"key " + in.KeyID, func(ctx context.Context) error { return d.keys.Revoke(ctx, in.KeyID) }}, err
 	})
 	return d
+}
+
+// change is what a request asks for: to what, for the record, and how; no function is
+// nothing to do.
+type change struct {
+	on string
+	do func(context.Context) error
 }
 
 // ServeHTTP implements http.Handler.
@@ -100,14 +109,16 @@ func (d *Door) ServeHTTP(w http.ResponseWriter, r *http.Request) { d.mux.ServeHT
 
 // serve answers a path with the keys as they are after what prepare returns was
 // done: prepare reads the request, and is all that happens before it is admitted.
-func (d *Door) serve(pattern, action string, prepare func(*http.Request) (func(context.Context) error, error)) {
+func (d *Door) serve(pattern, action string, prepare func(*http.Request) (change, error)) {
 	d.mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
-		do, err := prepare(r)
+		c, ok := door.Caller(r.Context())
+		if !ok {
+			fail(w, errors.New("the connection was not accepted by a listener that attests"))
+			return
+		}
+		change, err := prepare(r)
+		a := guard.Attempt{Action: action, On: change.on, Caller: &c}
 		if err != nil {
-			a := guard.Attempt{Action: action}
-			if c, ok := door.Caller(r.Context()); ok {
-				a.Caller = &c
-			}
 			f := d.guard.Refuse(r.Context(), a, guard.ParameterRefused, err.Error())
 			if f.Code != fault.Busy {
 				f.Public = err.Error()
@@ -115,8 +126,8 @@ func (d *Door) serve(pattern, action string, prepare func(*http.Request) (func(c
 			fail(w, f)
 			return
 		}
-		if err = d.admit(r.Context(), action); err == nil && do != nil {
-			err = do(r.Context())
+		if err = d.admit(r.Context(), a); err == nil && change.do != nil {
+			err = change.do(r.Context())
 		}
 		if err != nil {
 			fail(w, err)
@@ -126,12 +137,9 @@ func (d *Door) serve(pattern, action string, prepare func(*http.Request) (func(c
 	})
 }
 
-func (d *Door) admit(ctx context.Context, action string) error {
-	c, ok := door.Caller(ctx)
-	if !ok {
-		return errors.New("the connection was not accepted by a listener that attests")
-	}
-	pass, err := d.guard.Admit(ctx, guard.Attempt{Action: action, Credentials: []guard.Credential{guard.LocalUser(c)}})
+func (d *Door) admit(ctx context.Context, a guard.Attempt) error {
+	a.Credentials = []guard.Credential{guard.LocalUser(*a.Caller)}
+	pass, err := d.guard.Admit(ctx, a)
 	if err != nil {
 		return err
 	}

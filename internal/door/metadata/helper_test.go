@@ -154,7 +154,7 @@ func (w *world) door(t testing.TB, accounts ...string) http.Handler {
 		t.Fatal(err)
 	}
 	ours := issuer.Config{URL: ownAPI, Audience: "own-api"}
-	d := metadata.New(c, &door.Local{Guard: g, Mint: w, Turns: door.NewTurns(), Accounts: accounts, RunAs: w.runAs, TrustDomain: "test",
+	d := metadata.New(c, &door.Local{Guard: g, Mint: w, Turns: door.NewTurns(), Waiting: door.NewWaiting(), Accounts: accounts, RunAs: w.runAs, TrustDomain: "test",
 		Ours: ours.Ours, Hosts: door.Hosts(c.Listen)}, w.now)
 	t.Cleanup(d.Close)
 	return d

@@ -36,13 +36,12 @@ type Door struct {
 	now     func() time.Time
 	changed chan struct{} // closed when waiting for a change is over
 	close   sync.Once
-	waiting *door.Places
 	always  []field // that every answer has
 }
 
 // New returns a Door for a completed Config.
 func New(c Config, l *door.Local, now func() time.Time) *Door {
-	return &Door{local: l, tree: c.tree(), now: now, changed: make(chan struct{}), waiting: door.NewPlaces(maxWaiting, maxWaitingAll), always: []field{
+	return &Door{local: l, tree: c.tree(), now: now, changed: make(chan struct{}), always: []field{
 		{flavor, []string{"Google"}},
 		{"Server", []string{"Metadata Server for VM"}},
 		{"X-Xss-Protection", []string{"0"}},
@@ -50,13 +49,6 @@ func New(c Config, l *door.Local, now func() time.Time) *Door {
 		{"Cache-Control", []string{"no-store"}},
 	}}
 }
-
-// How many requests may wait for a change at a time: of one uid, and of all. They
-// cost memory and nothing else, and clients that are turned away come back.
-const (
-	maxWaiting    = 64
-	maxWaitingAll = 4096
-)
 
 // Close answers those who wait for a change: there will be none.
 func (d *Door) Close() { d.close.Do(func() { close(d.changed) }) }
@@ -260,7 +252,7 @@ func (d *Door) value(w http.ResponseWriter, r *http.Request, path []string) erro
 // (contract 1.3). The tree of a door never changes as long as it is served.
 func (d *Door) wait(r *http.Request, timeout time.Duration) error {
 	conn, _ := door.Caller(r.Context())
-	leave, ok := d.waiting.Enter(conn.UID())
+	leave, ok := d.local.Waiting.Enter(conn.UID())
 	if !ok {
 		return &fault.Error{Code: fault.TooMany, Public: "too many requests of this user wait for a change", RetryAfter: 5 * time.Second}
 	}

@@ -21,6 +21,7 @@ import (
 
 	"github.com/sallyport-dev/sallyport/internal/attest"
 	"github.com/sallyport-dev/sallyport/internal/door"
+	"github.com/sallyport-dev/sallyport/internal/guard"
 )
 
 // Prefix begins the paths at which the server acts as an account: Prefix + ACCOUNT +
@@ -70,12 +71,12 @@ func New(address, socket, account string, kin Kin) *Door {
 
 // ServeHTTP implements http.Handler.
 func (d *Door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if _, why := d.local.Check(r); why != "" {
-		refuse(w, http.StatusForbidden, why)
+	if reason, why := d.local.Check(r); reason != "" {
+		d.turnAway(w, r, reason, errors.New(why))
 		return
 	}
 	if !strings.HasPrefix(r.URL.Path, "/") {
-		refuse(w, http.StatusBadRequest, "the request target is no path")
+		d.turnAway(w, r, guard.PathUnknown, errors.New("the request target is no path"))
 		return
 	}
 	err := errors.New("the connection was not accepted by a listener that attests")
@@ -83,16 +84,22 @@ func (d *Door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		err = d.kin.Check(r.Context(), c)
 	}
 	if err != nil {
-		refuse(w, http.StatusForbidden, "no identity for this caller"+d.tell(r.Context(), err))
+		d.turnAway(w, r, guard.NoDescendant, err)
 		return
 	}
 	d.proxy.ServeHTTP(w, r)
 }
 
+// turnAway answers as the server would.
+func (d *Door) turnAway(w http.ResponseWriter, r *http.Request, reason guard.Reason, why error) {
+	f := reason.Fault()
+	refuse(w, door.Status(w.Header(), f), f.Public+d.tell(r.Context(), reason, why))
+}
+
 // tell has the server record why a caller was turned away, and returns the decision for
 // the caller; "" when the server cannot be reached, or counts such refusals by now.
-func (d *Door) tell(ctx context.Context, why error) string {
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, d.report, strings.NewReader(why.Error()))
+func (d *Door) tell(ctx context.Context, reason guard.Reason, why error) string {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, d.report+"?"+string(reason), strings.NewReader(why.Error()))
 	if err != nil {
 		return ""
 	}

@@ -131,10 +131,13 @@ func caller(ctx context.Context) (attest.Conn, error) {
 // when that leaves none.
 func (d *Door) admit(ctx context.Context, c attest.Conn, among []string, a guard.Attempt) ([]*guard.Pass, error) {
 	names := d.o.Guard.Which(ctx, c, among)
-	if len(names) == 0 { // to be refused and recorded
+	if len(names) == 0 { // to be refused and recorded, unless it can be seen by now
 		a.Credentials = []guard.Credential{guard.Local(c, among)}
-		_, err := d.o.Guard.Admit(ctx, a)
-		return nil, err
+		pass, err := d.o.Guard.Admit(ctx, a)
+		if err != nil {
+			return nil, err
+		}
+		return []*guard.Pass{pass}, nil
 	}
 	var out []*guard.Pass
 	var last error
@@ -424,12 +427,12 @@ func (d *Door) ValidateJWTSVID(ctx context.Context, in *api.ValidateJWTSVIDReque
 	if err != nil {
 		return nil, status.Error(codes.InvalidArgument, err.Error())
 	}
-	claims := &structpb.Struct{}
 	var members map[string]any
 	if err := json.Unmarshal(good.Payload, &members); err != nil {
 		return nil, status.Error(codes.InvalidArgument, "the claims are no JSON object")
 	}
-	if claims, err = structpb.NewStruct(members); err != nil {
+	claims, err := structpb.NewStruct(members)
+	if err != nil {
 		return nil, status.Error(codes.InvalidArgument, "the claims cannot be told")
 	}
 	return &api.ValidateJWTSVIDResponse{SpiffeId: good.Claims.Subject, Claims: claims}, nil

@@ -32,6 +32,9 @@ type Source struct {
 	err    error     // of the last fetch
 	failed int       // fetches, one after the other
 	again  time.Time // no fetch before this
+
+	dropped string    // the last token that was dropped
+	keep    time.Time // until when it is not dropped once more, when the door gave it again
 }
 
 // A flight is one fetch. Its result may be read when done is closed.
@@ -77,12 +80,14 @@ func (s *Source) Token(ctx context.Context) (string, error) {
 }
 
 // Drop makes the Source forget raw, if that is what it serves: for a service that
-// answered that it is not good. Transport does this by itself.
+// answered that it is not good. Transport does this by itself. A door that has just
+// made a token gives it again for some minutes: one that comes back after it was
+// dropped is then served for a minute before it can be dropped once more.
 func (s *Source) Drop(raw string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.raw == raw {
-		s.raw = ""
+	if s.raw == raw && !(raw == s.dropped && s.now().Before(s.keep)) {
+		s.raw, s.dropped, s.keep = "", raw, time.Time{}
 	}
 }
 
@@ -122,6 +127,9 @@ func (s *Source) land(f *flight, raw string, err error) {
 		return
 	}
 	s.failed, s.again = 0, time.Time{}
+	if raw == s.dropped {
+		s.keep = now.Add(maxPause)
+	}
 	f.raw, s.raw, s.ends = raw, raw, ends
 	s.renew = ends.Add(-min(renewBefore, ends.Sub(now)/2))
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -394,6 +395,56 @@ func TestOneFetchAtATime(t *testing.T) {
 
 // Only the token that is served can be dropped: a late answer about an older one
 // says nothing of the new.
+// A door gives a token that it has just made again: that is no reason to ask it before
+// each request.
+func TestDropOfATokenThatComesBack(t *testing.T) {
+	t.Parallel()
+	c := newClock()
+	d := newDoor(t, c)
+	same := mint(t, c.now(), nil)
+	d.set(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Metadata-Flavor", "Google")
+		_, _ = io.WriteString(w, same)
+	})
+	s := newSource(t, d, caller.Config{})
+	for range 5 {
+		s.Drop(get(t, s))
+	}
+	if d.count() != 2 {
+		t.Errorf("the door was asked %d times", d.count())
+	}
+	c.tick(time.Minute)
+	s.Drop(same)
+	if get(t, s) != same || d.count() != 3 {
+		t.Errorf("after a minute: asked %d times", d.count())
+	}
+	d.set(nil)
+	c.tick(time.Minute)
+	s.Drop(same)
+	if fresh := get(t, s); fresh == same || d.count() != 4 {
+		t.Errorf("when the door has another: asked %d times", d.count())
+	}
+}
+
+// A clock that goes back after a fetch that failed: there is a token or an error.
+func TestClockThatGoesBack(t *testing.T) {
+	t.Parallel()
+	c := newClock()
+	d := newDoor(t, c)
+	d.set(func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "no", http.StatusServiceUnavailable) })
+	s := newSource(t, d, caller.Config{})
+	if _, err := s.Token(t.Context()); err == nil {
+		t.Fatal("a token")
+	}
+	d.set(nil)
+	c.tick(time.Minute)
+	s.Drop(get(t, s))
+	c.tick(-time.Minute)
+	if raw, err := s.Token(t.Context()); raw == "" && err == nil {
+		t.Error("neither a token nor an error")
+	}
+}
+
 func TestDrop(t *testing.T) {
 	t.Parallel()
 	c := newClock()

@@ -21,8 +21,8 @@ var ErrDestination = errors.New("the request was not sent")
 // an Authorization header, which would be replaced. An http.Client asks for each
 // hop of a redirect. A request fails as Source.Token does when there is no token.
 //
-// When the answer is 401 with error="invalid_token", the token is dropped: the
-// next request gets a new one. Nothing is sent twice.
+// When the answer is 401 with error="invalid_token", the token is dropped
+// (Source.Drop): the next request asks the door again. Nothing is sent twice.
 func (s *Source) Transport(base http.RoundTripper) http.RoundTripper {
 	if base == nil {
 		base = http.DefaultTransport

@@ -2,6 +2,7 @@ package guard_test
 
 import (
 	"errors"
+	"fmt"
 	"net/netip"
 	"testing"
 	"time"
@@ -75,6 +76,25 @@ func TestRefusalsOfACrowdAreCounted(t *testing.T) {
 	}
 	if missing, bad := counted["credential_missing"], counted["credential_malformed"]; missing == nil || missing.Count != 701 || bad == nil || bad.Count != 1 {
 		t.Errorf("counted %+v, %+v", missing, bad)
+	}
+}
+
+// What a caller can choose makes no class of its own: each invented method would have a
+// record.
+func TestCrowdOfInventedActions(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	before := 0
+	for i := range 2048 + 500 {
+		a := from("192.0.2.1:99")
+		a.Action = fmt.Sprintf("http.x%d", i)
+		if _, err := w.Admit(t.Context(), a); fault.Of(err).Decision != "" {
+			before++
+		}
+	}
+	w.Close()
+	if p := w.last(t).Payload; before != 2048 || p.Count != 500 || p.Action != "http.x2547" {
+		t.Errorf("%d one by one, and %+v", before, p)
 	}
 }
 

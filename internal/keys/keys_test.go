@@ -26,13 +26,19 @@ type memory struct {
 	before, after error
 }
 
-func (m *memory) ListKeys(context.Context) ([]keys.Sealed, error) {
+func (m *memory) ListKeys(ctx context.Context) ([]keys.Sealed, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return slices.Collect(maps.Values(m.rows)), nil
 }
 
-func (m *memory) SaveKeys(_ context.Context, put []keys.Sealed, drop []string) error {
+func (m *memory) SaveKeys(ctx context.Context, put []keys.Sealed, drop []string) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.before != nil {

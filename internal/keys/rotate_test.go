@@ -79,8 +79,12 @@ func TestScheduledRotation(t *testing.T) {
 func TestSequenceGrowsWhenAKeyIsOver(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
+	first := w.Sequence(keys.SVIDs)
 	w.rotate(t)
 	made := w.Sequence(keys.SVIDs)
+	if made <= first { // in the same second
+		t.Errorf("after a rotation %d, was %d", made, first)
+	}
 	w.after(65*time.Minute + 65*time.Minute - time.Second)
 	if len(w.Public(keys.SVIDs)) != 2 || w.Sequence(keys.SVIDs) != made {
 		t.Errorf("before: %d published, number %d, was %d", len(w.Public(keys.SVIDs)), w.Sequence(keys.SVIDs), made)
@@ -317,6 +321,25 @@ func TestChangesThatFail(t *testing.T) {
 				w.reopen(t)
 			}
 		})
+	}
+}
+
+// Whoever asked for a change and does not wait for it any more has asked for it: what is
+// recorded happens, in the store and in memory.
+func TestChangeThatNobodyWaitsFor(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	kid := w.kid(t, keys.SVIDs, keys.Current)
+	ctx, cancel := context.WithCancel(t.Context())
+	err := w.Revoke(ctx, kid, func(keys.Event) error { cancel(); return nil })
+	if err != nil {
+		t.Errorf("got %v", err)
+	}
+	for range 2 {
+		if got := w.states(keys.SVIDs, token.ES256); got != "revoked current" {
+			t.Errorf("got %s", got)
+		}
+		w.reopen(t)
 	}
 }
 

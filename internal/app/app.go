@@ -89,7 +89,7 @@ func New(ctx context.Context, c *config.Config, o Options) (_ *App, err error) {
 	if err := os.MkdirAll(c.DataDir, 0o711); err != nil {
 		return nil, fmt.Errorf("make data_dir: %w", err)
 	}
-	if err := checkDir(c.DataDir); err != nil {
+	if err := CheckDir(c.DataDir); err != nil {
 		return nil, err
 	}
 	if a.lock, err = lockDir(c.DataDir); err != nil {

@@ -41,26 +41,28 @@ func OpenKEK(c *config.Config) (kek *sealing.Key, previous []*sealing.Key, err e
 		}
 		return kek, previous, err
 	}
-	kek, err = sealing.Read(KEKFile(c.DataDir))
-	if !errors.Is(err, fs.ErrNotExist) {
-		return kek, previous, err
+	if kek, err = ReadKEK(c); errors.Is(err, fs.ErrNotExist) {
+		kek, err = sealing.ReadOrMake(KEKFile(c.DataDir))
 	}
-	for _, used := range []string{LogDir(c.DataDir), store.File(c.DataDir)} {
-		if _, err := os.Stat(used); err == nil && len(previous) == 0 {
-			return nil, nil, fmt.Errorf("the key-encryption key %s is missing, and %s was sealed with it: put it back", KEKFile(c.DataDir), used)
-		}
-	}
-	kek, err = sealing.ReadOrMake(KEKFile(c.DataDir))
 	return kek, previous, err
 }
 
 // ReadKEK returns the key-encryption key that a completed Config names, and makes
-// none.
+// none. fs.ErrNotExist is of one that may be made.
 func ReadKEK(c *config.Config) (*sealing.Key, error) {
 	if e := c.Issuer.KeyEncryption; e.File != "" || e.Env != "" {
 		return e.Secret.Read()
 	}
-	return sealing.Read(KEKFile(c.DataDir))
+	kek, err := sealing.Read(KEKFile(c.DataDir))
+	if !errors.Is(err, fs.ErrNotExist) {
+		return kek, err
+	}
+	for _, used := range []string{LogDir(c.DataDir), store.File(c.DataDir)} {
+		if _, serr := os.Stat(used); serr == nil && len(c.Issuer.KeyEncryption.Previous) == 0 {
+			return nil, fmt.Errorf("the key-encryption key %s is missing, and %s was sealed with it: put it back", KEKFile(c.DataDir), used)
+		}
+	}
+	return nil, err
 }
 
 // turnEvery is how often the schedule of keys is looked at.
@@ -124,7 +126,7 @@ func (o operator) Revoke(ctx context.Context, kid string) error {
 
 func kept(err error) error {
 	if errors.Is(err, keys.ErrKept) {
-		return fmt.Errorf("%w: %w", admin.ErrPurpose, err)
+		return fmt.Errorf("%w: %w", admin.ErrKept, err)
 	}
 	return err
 }

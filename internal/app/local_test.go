@@ -138,7 +138,7 @@ func TestAdminKeys(t *testing.T) {
 		{"a key that was revoked before", admin.RevokePath, `{"kid":"` + kidOf(t, tok) + `"}`, 404},
 		{"a key that is not there", admin.RevokePath, `{"kid":"x"}`, 404},
 		{"a purpose that is none", admin.RotatePath, `{"purposes":["x"]}`, 400},
-		{"the log's own key", admin.RotatePath, `{"purposes":["checkpoints"]}`, 400},
+		{"the log's own key", admin.RotatePath, `{"purposes":["checkpoints"]}`, 403},
 		{"no JSON", admin.RevokePath, `kid`, 400},
 		{"an unknown member", admin.RevokePath, `{"kid":"x","force":true}`, 400},
 		{"a body that is too long", admin.RevokePath, `{"kid":"x"}` + strings.Repeat(" ", 70<<10), 400},

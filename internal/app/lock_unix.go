@@ -11,9 +11,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// checkDir fails when somebody else may put files into a data_dir: keys, sockets and the
+// CheckDir fails when somebody else may put files into a data_dir: keys, sockets and the
 // log would be theirs.
-func checkDir(dir string) error {
+func CheckDir(dir string) error {
 	var st unix.Stat_t
 	if err := unix.Stat(dir, &st); err != nil {
 		return fmt.Errorf("data_dir: %w", err)
@@ -23,6 +23,14 @@ func checkDir(dir string) error {
 		return fmt.Errorf("data_dir %s: everybody may write to it: chmod 711 it", dir)
 	case st.Uid != uint32(os.Geteuid()) && st.Uid != 0:
 		return fmt.Errorf("data_dir %s: it belongs to uid %d, and this server is uid %d: chown it, or run as its owner", dir, st.Uid, os.Geteuid())
+	}
+	return nil
+}
+
+// Writable fails when this process may not put files into dir.
+func Writable(dir string) error {
+	if err := unix.Access(dir, unix.W_OK|unix.X_OK); err != nil {
+		return fmt.Errorf("%s cannot be written to by this user: %w", dir, err)
 	}
 	return nil
 }

@@ -27,8 +27,11 @@ func lockDir(dir string) (*os.File, error) {
 	return f, nil
 }
 
-// checkDir leaves folders to the system's own rights.
-func checkDir(string) error { return nil }
+// CheckDir leaves folders to the system's own rights.
+func CheckDir(string) error { return nil }
+
+// Writable leaves folders to the system's own rights.
+func Writable(string) error { return nil }
 
 // descriptors returns how many files this process may have open.
 func descriptors() int { return 1 << 20 }

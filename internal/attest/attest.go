@@ -36,8 +36,16 @@ type Error struct {
 // Code returns the reason code that records hold.
 func (e *Error) Code() string { return e.code }
 
-// Class returns what the caller may be told: that it has no identity here.
-func (e *Error) Class() string { return "no identity for this caller" }
+// Class returns what the caller may be told: that it has no identity here, or several.
+func (e *Error) Class() string {
+	if e.code == ambiguous {
+		return "this caller is several accounts here: name the one"
+	}
+	return "no identity for this caller"
+}
+
+// ambiguous is the code of a caller that is several accounts.
+const ambiguous = "account_ambiguous"
 
 // Error returns the detail, for the owner: the facts seen, and the entry that came
 // nearest.
@@ -99,7 +107,7 @@ func (a *Attestor) Prove(ctx context.Context, c Conn, among []string) (*identity
 	for _, f := range found {
 		names = append(names, f.name)
 	}
-	return nil, &Error{"account_ambiguous", fmt.Errorf("the caller: %s, which makes it %s: name one of them in the request, or give each a metadata door of its own", facts, strings.Join(names, " and "))}
+	return nil, &Error{ambiguous, fmt.Errorf("the caller: %s, which makes it %s: name one of them in the request, or give each a metadata door of its own", facts, strings.Join(names, " and "))}
 }
 
 // Which returns the accounts of among that the caller at the other end of c is. It
@@ -122,7 +130,7 @@ func (a *Attestor) ProveUser(ctx context.Context, c Conn) (*identity.Proof, erro
 		return nil, &Error{"caller_unattested", err}
 	}
 	if facts.UID == overflowUID {
-		return nil, &Error{"caller_unattested", errors.New("the caller's user is of another user namespace and has no uid here")}
+		return nil, &Error{"caller_unattested", fmt.Errorf("uid %d stands for every user who has no uid here, of another user namespace: give it a uid of its own", overflowUID)}
 	}
 	who := identity.Principal{Kind: identity.User, Provider: identity.Local, Name: strconv.FormatUint(uint64(facts.UID), 10)}
 	return a.proof(c, who, facts, &Rule{UID: &facts.UID}), nil

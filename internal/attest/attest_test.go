@@ -1,6 +1,7 @@
 package attest_test
 
 import (
+	"errors"
 	"net"
 	"net/netip"
 	"os"
@@ -47,6 +48,9 @@ func TestProveByUID(t *testing.T) {
 				}
 				if got != tt.want {
 					t.Fatalf("got %s (%v), want %s", got, err, tt.want)
+				}
+				if e, ok := errors.AsType[*attest.Error](err); ok && (e.Class() == "this caller is several accounts here: name the one") != (got == "account_ambiguous") {
+					t.Errorf("%s is told %q", got, e.Class())
 				}
 				if err == nil {
 					if err := p.Still(t.Context()); err != nil {

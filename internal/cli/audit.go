@@ -98,7 +98,7 @@ func auditTail(e *env) *cobra.Command {
 	var p place
 	var follow bool
 	var last uint64
-	c := &cobra.Command{Use: "tail", Short: "print the newest records; -f goes on as they come", Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error {
+	c := &cobra.Command{Use: "tail", Short: "print the newest records; -f goes on as they come", Args: takes(), RunE: func(cmd *cobra.Command, _ []string) error {
 		r, err := e.reader(&p)
 		if err != nil {
 			return err
@@ -177,7 +177,7 @@ func auditSearch(e *env) *cobra.Command {
 	var p place
 	var f filter
 	var limit int
-	c := &cobra.Command{Use: "search", Short: "print the records that match; exit 1 if there is none", Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error {
+	c := &cobra.Command{Use: "search", Short: "print the records that match; exit 1 if there is none", Args: takes(), RunE: func(cmd *cobra.Command, _ []string) error {
 		since, err1 := when(f.since, time.Time{})
 		until, err2 := when(f.until, time.Unix(1<<40, 0))
 		if err := errors.Join(err1, err2); err != nil {
@@ -235,7 +235,7 @@ func (f *filter) matches(e *audit.Entry) bool {
 
 func auditShow(e *env) *cobra.Command {
 	var p place
-	c := &cobra.Command{Use: "show ID", Short: "print one record by its decision id, REPLICA-SEQ", Args: cobra.ExactArgs(1), RunE: func(_ *cobra.Command, args []string) error {
+	c := &cobra.Command{Use: "show ID", Short: "print one record by its decision id, REPLICA-SEQ", Args: takes("ID"), RunE: func(_ *cobra.Command, args []string) error {
 		r, err := e.reader(&p)
 		if err != nil {
 			return err
@@ -279,7 +279,7 @@ func replicaOf(r *audit.Reader) string {
 func auditVerify(e *env) *cobra.Command {
 	var p place
 	var key string
-	c := &cobra.Command{Use: "verify", Short: "check the whole log against its signed checkpoint; exit 1 if they disagree", Args: cobra.NoArgs, RunE: func(*cobra.Command, []string) error {
+	c := &cobra.Command{Use: "verify", Short: "check the whole log against its signed checkpoint; exit 1 if they disagree", Args: takes(), RunE: func(*cobra.Command, []string) error {
 		dir, err := p.dir()
 		if err != nil {
 			return err

@@ -15,6 +15,7 @@ import (
 	"maps"
 	"os"
 	"os/signal"
+	"regexp"
 	"runtime/debug"
 	"slices"
 	"strings"
@@ -83,13 +84,36 @@ func Main(args []string, in io.Reader, out, errw io.Writer) int {
 	}
 	x, ok := errors.AsType[exit](err)
 	if !ok { // cobra's own: an unknown command or flag, or a missing one
-		x = exit{exitMisuse, err}
+		x = exit{exitMisuse, plainly(err)}
 	}
 	_, _ = fmt.Fprintf(errw, "sallyport: %v\n", x.err)
 	if x.status == exitMisuse {
 		_, _ = fmt.Fprint(errw, cmd.UsageString())
 	}
 	return x.status
+}
+
+var required = regexp.MustCompile(`^required flag\(s\) (.*) not set$`)
+
+// plainly says in our words what cobra says of flags that are missing.
+func plainly(err error) error {
+	if m := required.FindStringSubmatch(err.Error()); m != nil {
+		return errors.New("needs --" + strings.ReplaceAll(strings.ReplaceAll(m[1], `", "`, " and --"), `"`, ""))
+	}
+	return err
+}
+
+// takes are the arguments of a command: one for each of names.
+func takes(names ...string) cobra.PositionalArgs {
+	return func(_ *cobra.Command, args []string) error {
+		switch {
+		case len(args) < len(names):
+			return errors.New("needs " + names[len(args)])
+		case len(args) > len(names):
+			return fmt.Errorf("%q is more than it takes", args[len(names)])
+		}
+		return nil
+	}
 }
 
 const usageTemplate = `usage: {{.UseLine}}
@@ -138,6 +162,13 @@ func group(use, short string, children ...*cobra.Command) *cobra.Command {
 		}
 		return misuse(errors.New("name a command"))
 	}}
+	// "keys lst --data-dir D" lacks a command and no flag
+	c.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
+		if args := c.Flags().Args(); c.HasSubCommands() && len(args) > 0 {
+			return fmt.Errorf("%q is not a command", args[0])
+		}
+		return err
+	})
 	c.AddCommand(children...)
 	return c
 }

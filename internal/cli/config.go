@@ -14,7 +14,7 @@ func configCommand(e *env) *cobra.Command {
 
 func configCheck(e *env) *cobra.Command {
 	var file string
-	c := &cobra.Command{Use: "check --config FILE", Short: "report every mistake in a file; exit 1 if there is one", Args: cobra.NoArgs, RunE: func(*cobra.Command, []string) error {
+	c := &cobra.Command{Use: "check --config FILE", Short: "report every mistake in a file; exit 1 if there is one", Args: takes(), RunE: func(*cobra.Command, []string) error {
 		cfg, err := load(file)
 		if err != nil {
 			return err
@@ -38,7 +38,7 @@ func configCheck(e *env) *cobra.Command {
 func configPrint(e *env) *cobra.Command {
 	var file string
 	var dev bool
-	c := &cobra.Command{Use: "print --config FILE | --dev", Short: "print a file with its defaults filled in", Args: cobra.NoArgs, RunE: func(*cobra.Command, []string) error {
+	c := &cobra.Command{Use: "print --config FILE | --dev", Short: "print a file with its defaults filled in", Args: takes(), RunE: func(*cobra.Command, []string) error {
 		var cfg *config.Config
 		var err error
 		switch {

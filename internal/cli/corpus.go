@@ -44,7 +44,7 @@ func tokenCorpus(e *env) *cobra.Command {
 			"and serves /.well-known/openid-configuration and " + discovery.JWKSPath + " once all lines are out, until it is interrupted or\n" +
 			"for as long as --for says. Some tokens name a URL on another port. If anything is fetched from there, the exit\n" +
 			"status is 1: the receiver looks for keys where a token tells it to.",
-		Args: cobra.NoArgs,
+		Args: takes(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := f.check(); err != nil {
 				return misuse(err)

@@ -23,7 +23,7 @@ func devCommand(e *env) *cobra.Command {
 		Long: "Run an issuer, a metadata door for each of two example accounts, and a gateway in front of a demo service,\n" +
 			"all on loopback with throw-away keys, and print lines to paste. With --demo, run the walk-through itself on\n" +
 			"free ports, print the records it made, and exit 1 if any answer is not the expected one.",
-		Args: cobra.NoArgs,
+		Args: takes(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			d, err := newDev(dataDir, demo)
 			if err != nil {

@@ -50,7 +50,7 @@ func doctorCommand(e *env) *cobra.Command {
 		Long: "Say what can be attested on this machine by this user with these privileges, and with --config whether the\n" +
 			"file can be served here: its attest entries, keys, folder and addresses. Run it as the user that the server\n" +
 			"runs as. Exit 1 if something fails.",
-		Args: cobra.NoArgs,
+		Args: takes(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var f findings
 			able := attest.Able()
@@ -79,7 +79,7 @@ func (f *findings) machine(able attest.Ability) {
 	f.judge("fail", "uid", "callers over loopback can be attested by uid; this needs no privilege", able.Sockets)
 	f.judge("warn", "cgroup, gid, executable, sha256", "entries with these can be evaluated for every user's processes", able.Processes)
 	if able.Hidden > 0 {
-		f.add("warn", "security module", "%d processes cannot be looked into with any privilege: they are not seen as second holders of a connection", able.Hidden)
+		f.add("warn", "security module", "processes that cannot be looked into with any privilege: %d; they are not seen as second holders of a connection", able.Hidden)
 	}
 	f.judge("warn", "Unix sockets", "entries with these can be evaluated for callers over Unix sockets, too", able.Unix)
 	if ns, err := os.Readlink("/proc/self/ns/pid"); err == nil && ns != firstPIDs {
@@ -104,6 +104,7 @@ func (f *findings) file(ctx context.Context, c *config.Config, able attest.Abili
 	for _, w := range c.Warnings() {
 		f.add("warn", "file", "%s", w)
 	}
+	f.programs(c)
 	f.key(c)
 	f.folder(c)
 	if conn, err := (&net.Dialer{}).DialContext(ctx, "unix", config.AdminSocket(c.DataDir)); err == nil {
@@ -122,10 +123,10 @@ func (f *findings) key(c *config.Config) {
 		f.add("warn", "key-encryption key", "will be made in data_dir at the first start: whoever copies that folder has every key; name a file elsewhere, or a variable, in issuer.key_encryption")
 	case err != nil:
 		f.add("fail", "key-encryption key", "%v", err)
-	case e.File == "" && e.Env == "" || filepath.Dir(e.File) == c.DataDir:
-		f.add("warn", "key-encryption key", "%s lies in data_dir, beside what it seals: whoever copies that folder has every key; move it, and name it in issuer.key_encryption", kek.ID())
+	case e.File == "" && e.Env == "" || strings.HasPrefix(e.File, c.DataDir+string(filepath.Separator)):
+		f.add("warn", "key-encryption key", "it (id %s) lies in data_dir, beside what it seals: whoever copies that folder has every key; move it, and name it in issuer.key_encryption", kek.ID())
 	default:
-		f.add("ok", "key-encryption key", "%s, kept apart from data_dir", kek.ID())
+		f.add("ok", "key-encryption key", "it (id %s) is kept apart from data_dir", kek.ID())
 	}
 	if len(e.Previous) > 0 {
 		f.add("warn", "key-encryption key", "issuer.key_encryption.previous is still there: after one start with it nothing is sealed by those any more, and they can go")
@@ -136,17 +137,43 @@ func (f *findings) folder(c *config.Config) {
 	info, err := os.Stat(c.DataDir)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		f.add("ok", "data_dir", "%s is not there yet, and will be made", c.DataDir)
+		parent := filepath.Dir(c.DataDir)
+		for parent != filepath.Dir(parent) {
+			if _, err := os.Stat(parent); err == nil {
+				break
+			}
+			parent = filepath.Dir(parent)
+		}
+		f.judge("fail", "data_dir", c.DataDir+" is not there yet, and will be made", app.Writable(parent))
 	case err != nil:
 		f.add("fail", "data_dir", "%v", err)
 	case !info.IsDir():
 		f.add("fail", "data_dir", "%s is no folder", c.DataDir)
 	case info.Mode().Perm()&0o022 != 0:
 		f.add("fail", "data_dir", "%s has mode %v: others may write to it: chmod 711 it", c.DataDir, info.Mode().Perm())
+	case app.CheckDir(c.DataDir) != nil:
+		f.add("fail", "data_dir", "%v", app.CheckDir(c.DataDir))
+	case app.Writable(c.DataDir) != nil:
+		f.add("fail", "data_dir", "%v", app.Writable(c.DataDir))
 	case info.Mode().Perm()&0o001 == 0:
 		f.add("warn", "data_dir", "%s has mode %v: other users reach neither workload.sock nor admin.sock in it: chmod 711 it", c.DataDir, info.Mode().Perm())
 	default:
 		f.add("ok", "data_dir", "%s", c.DataDir)
+	}
+	if dir := filepath.Dir(c.Workload.Listen); dir != c.DataDir {
+		_, err := os.Stat(dir)
+		f.judge("fail", "workload.listen", c.Workload.Listen, err)
+	}
+}
+
+// programs looks for the files that entries name, where they are ours to find.
+func (f *findings) programs(c *config.Config) {
+	for i, a := range c.ServiceAccounts {
+		for j, r := range a.Attest {
+			if _, err := os.Stat(r.Executable); r.Executable != "" && r.Cgroup == "" && err != nil {
+				f.add("warn", fmt.Sprintf("service_accounts[%d].attest[%d].executable", i, j), "%v: until it is there nobody meets the entry", err)
+			}
+		}
 	}
 }
 

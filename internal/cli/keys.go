@@ -14,6 +14,7 @@ import (
 
 	"github.com/sallyport-dev/sallyport/internal/config"
 	"github.com/sallyport-dev/sallyport/internal/door/admin"
+	"github.com/sallyport-dev/sallyport/internal/keys"
 )
 
 func keysCommand(e *env) *cobra.Command {
@@ -23,7 +24,7 @@ func keysCommand(e *env) *cobra.Command {
 func keysList(e *env) *cobra.Command {
 	var p place
 	c := &cobra.Command{
-		Use: "list", Short: "print every signing key and the state it is in", Args: cobra.NoArgs,
+		Use: "list", Short: "print every signing key and the state it is in", Args: takes(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return e.operate(cmd.Context(), &p, http.MethodGet, admin.KeysPath, nil)
 		},
@@ -54,11 +55,14 @@ func keysRevoke(e *env) *cobra.Command {
 		Long: "Withdraw a key at once: it is not published any more, and tokens it signed are refused here. If it is the\n" +
 			"one that signs, the next one, or a new one, signs at once: verifiers elsewhere may refuse its tokens until\n" +
 			"they have fetched the key document again, an hour at most. Prints the keys as they are then.",
-		Args: cobra.ExactArgs(1),
+		Args: takes("KID"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return e.operate(cmd.Context(), &p, http.MethodPost, admin.RevokePath, admin.Revoke{KeyID: args[0]})
 		},
 	}
+	c.SetFlagErrorFunc(func(_ *cobra.Command, err error) error {
+		return fmt.Errorf("%w; a KID that begins with - goes after --, at the end", err)
+	})
 	p.flags(c)
 	return c
 }
@@ -83,11 +87,11 @@ func (e *env) operate(ctx context.Context, p *place, method, path string, body a
 	if resp.StatusCode != http.StatusOK {
 		return refusedBy(resp.StatusCode, answer)
 	}
-	var keys []admin.Key
-	if err := json.Unmarshal([]byte(answer), &keys); err != nil {
+	var list []admin.Key
+	if err := json.Unmarshal([]byte(answer), &list); err != nil {
 		return failed(fmt.Errorf("the server's answer cannot be read: %w", err))
 	}
-	return e.keyTable(keys)
+	return e.keyTable(list)
 }
 
 // refusedBy turns an answer of the admin door into an error: a no, or a failure.
@@ -105,13 +109,15 @@ func refusedBy(status int, answer string) error {
 		return failed(errors.New(text))
 	case status == http.StatusBadRequest:
 		return misuse(errors.New(text))
+	case status == http.StatusForbidden && p.Decision != "":
+		return no(errors.New(text + ": the server's own user may, and those whom admin.uids of its file lists"))
 	}
 	return no(errors.New(text))
 }
 
-func (e *env) keyTable(keys []admin.Key) error {
+func (e *env) keyTable(list []admin.Key) error {
 	if e.output == "json" {
-		for _, k := range keys {
+		for _, k := range list {
 			if err := e.json(k); err != nil {
 				return err
 			}
@@ -120,9 +126,9 @@ func (e *env) keyTable(keys []admin.Key) error {
 	}
 	w := tabwriter.NewWriter(e.out, 0, 0, 2, ' ', 0)
 	_, _ = fmt.Fprintln(w, "PURPOSE\tALGORITHM\tSTATE\tUNTIL\tSIGNS FROM\tKID")
-	for _, k := range keys {
-		until := "-"
-		if !k.Until.IsZero() {
+	for _, k := range list {
+		until := "-" // of one that comes it is when it signs, of a revoked one when it is forgotten
+		if s := keys.State(k.State); !k.Until.IsZero() && (s == keys.Current || s == keys.Retired) {
 			until = k.Until.Format(time.RFC3339)
 		}
 		_, _ = fmt.Fprintln(w, strings.Join([]string{k.Purpose, string(k.Algorithm), k.State, until, k.Activates.Format(time.RFC3339), k.ID}, "\t"))

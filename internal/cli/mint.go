@@ -1,9 +1,11 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/http"
 	"net/url"
 	"os"
@@ -14,6 +16,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/sallyport-dev/sallyport/internal/config"
 	"github.com/sallyport-dev/sallyport/internal/door/metadata"
 	"github.com/sallyport-dev/sallyport/internal/door/private"
 	"github.com/sallyport-dev/sallyport/token"
@@ -22,10 +25,11 @@ import (
 // mint is one `token mint`.
 type mint struct {
 	endpoint
-	audience, as, format, file, name string
-	full, renew                      bool
-	now                              func() time.Time
-	after                            func(time.Duration) <-chan time.Time
+	audience, account, as string
+	format, file, name    string
+	full, renew           bool
+	now                   func() time.Time
+	after                 func(time.Duration) <-chan time.Time
 }
 
 func tokenMint(e *env) *cobra.Command {
@@ -44,13 +48,14 @@ func tokenMint(e *env) *cobra.Command {
 			"--format executable is for the credential_source.executable of Google's external_account files: it prints\n" +
 			"what their libraries read, and exits 0 when it could say why there is no token. The audience is then that\n" +
 			"of --audience; $GOOGLE_EXTERNAL_ACCOUNT_AUDIENCE names the provider it is shown to, and is its default.",
-		Args:        cobra.NoArgs,
+		Args:        takes(),
 		Annotations: map[string]string{outputs: "text json env file"},
 		RunE:        func(cmd *cobra.Command, _ []string) error { return e.mint(cmd.Context(), &m) },
 	}
 	m.flags(c)
 	f := c.Flags()
 	f.StringVar(&m.audience, "audience", "", "the one service that the token is for (required)")
+	f.StringVar(&m.account, "account", "", "which one, where the caller is several service accounts")
 	f.StringVar(&m.as, "as", "", "a service account to act as, if policy allows workload.run on it")
 	f.BoolVar(&m.full, "full", false, "with the attested facts")
 	f.StringVar(&m.format, "format", "", "executable: for external_account files")
@@ -69,6 +74,10 @@ func (m *mint) check(output string) error {
 	switch {
 	case m.audience == "":
 		return errors.New("needs --audience: the one service that the token is for")
+	case m.as != "" && m.account != "":
+		return errors.New("--as acts as an account that the caller is not: leave --account away")
+	case m.as != "" && checkAs(m.as) != nil:
+		return checkAs(m.as)
 	case m.format != "" && m.format != "executable":
 		return fmt.Errorf("--format %q: the one there is is executable", m.format)
 	case m.format != "" && (output != "text" || m.file != "" || m.renew):
@@ -112,21 +121,21 @@ func (e *env) mint(ctx context.Context, m *mint) error {
 
 // get asks for one token.
 func (m *mint) get(ctx context.Context, d *dial) (raw string, expires time.Time, err error) {
-	path := metadata.Base + "instance/service-accounts/default/identity?audience=" + url.QueryEscape(m.audience)
+	path := metadata.Base + "instance/service-accounts/" + url.PathEscape(cmp.Or(m.account, "default")) + "/identity?audience=" + url.QueryEscape(m.audience)
 	if m.full {
 		path += "&format=full"
 	}
 	if m.as != "" {
 		path = private.Prefix + url.PathEscape(m.as) + path
 	}
-	resp, raw, err := d.ask(ctx, http.MethodGet, path, "", http.Header{"Metadata-Flavor": {"Google"}})
+	resp, raw, err := d.metadata(ctx, path)
 	switch {
 	case err != nil:
 		return "", expires, err
 	case resp.StatusCode >= http.StatusInternalServerError || resp.StatusCode == http.StatusTooManyRequests:
 		return "", expires, failed(errors.New("the server cannot give a token now: " + printable(strings.TrimSpace(raw))))
 	case resp.StatusCode != http.StatusOK:
-		return "", expires, no(errors.New("no token: " + printable(strings.TrimSpace(raw)) + owners(raw)))
+		return "", expires, no(errors.New("no token: " + printable(strings.TrimSpace(raw)) + owners(raw, d.socket)))
 	}
 	t, err := token.Parse(raw)
 	if err != nil {
@@ -135,12 +144,18 @@ func (m *mint) get(ctx context.Context, d *dial) (raw string, expires time.Time,
 	return raw, t.Claims.Expiry, nil
 }
 
-// owners says who can find out why, if an answer names the decision.
-func owners(answer string) string {
-	if m := decisionID.FindStringSubmatch(answer); m != nil {
-		return "; whoever runs the server finds out why with: sallyport audit show " + m[1]
+// owners says who can find out why, if an answer of the server behind socket names the
+// decision.
+func owners(answer, socket string) string {
+	m := decisionID.FindStringSubmatch(answer)
+	if m == nil {
+		return ""
 	}
-	return ""
+	dir := "DIR"
+	if d := filepath.Dir(socket); config.WorkloadSocket(d) == socket {
+		dir = d
+	}
+	return "; whoever runs the server finds out why with: sallyport audit show --data-dir " + dir + " " + m[1]
 }
 
 var decisionID = regexp.MustCompile(`\(decision ([a-z0-9._-]+)\)`)
@@ -178,6 +193,9 @@ func replace(file, text string) error {
 		return fmt.Errorf("%s is there, and no regular file: it stays", file)
 	}
 	tmp, err := os.CreateTemp(filepath.Dir(file), "."+filepath.Base(file)+"-*") // mode 0600
+	if p, ok := errors.AsType[*fs.PathError](err); ok {
+		return fmt.Errorf("%s: %w", file, p.Err)
+	}
 	if err != nil {
 		return err
 	}

@@ -23,7 +23,12 @@ func answering(t *testing.T, handler http.HandlerFunc) (socket string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := &http.Server{Handler: handler}
+	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Query().Get("audience") != "elsewhere" {
+			w.Header().Set("Metadata-Flavor", "Google")
+		}
+		handler(w, r)
+	})}
 	go func() { _ = server.Serve(l) }()
 	t.Cleanup(func() { _ = server.Close() })
 	return socket
@@ -51,7 +56,7 @@ func TestMintTellsNoFromLater(t *testing.T) {
 		want   string
 	}{
 		{"a token", 200, tokenUntil(t, time.Unix(1, 0)), 0, ""},
-		{"a refusal", 403, "not allowed (decision a-7)", exitNo, "no token: not allowed (decision a-7); whoever runs the server finds out why with: sallyport audit show a-7"},
+		{"a refusal", 403, "not allowed (decision a-7)", exitNo, "no token: not allowed (decision a-7); whoever runs the server finds out why with: sallyport audit show --data-dir DIR a-7"},
 		{"not found", 404, "not found", exitNo, "no token: not found"},
 		{"too much at once", 429, "too many requests", exitFailed, "cannot give a token now: too many requests"},
 		{"a fault", 503, "try again", exitFailed, "cannot give a token now: try again"},
@@ -63,10 +68,42 @@ func TestMintTellsNoFromLater(t *testing.T) {
 			_, _ = w.Write([]byte(tt.body))
 		})
 		var out, problem bytes.Buffer
+		if got := Main([]string{"token", "mint", "--audience", "elsewhere", "--socket", socket}, strings.NewReader(""), &out, &problem); got != exitFailed || !strings.Contains(problem.String(), "is no workload.sock of a server") {
+			t.Errorf("%s, of what is no door: exit status %d, %q", tt.name, got, problem.String())
+		}
+		out.Reset()
+		problem.Reset()
 		got := Main([]string{"token", "mint", "--audience", "a", "--socket", socket}, strings.NewReader(""), &out, &problem)
 		if got != tt.exit || !strings.Contains(problem.String(), tt.want) || strings.Contains(problem.String(), "\x1b") || (out.String() == tt.body) != (tt.exit == 0) {
 			t.Errorf("%s: exit status %d, %q, %q, want %d, %q", tt.name, got, out.String(), problem.String(), tt.exit, tt.want)
 		}
+	}
+}
+
+// An account that the caller is can be named, and one that it is to act as.
+func TestMintByName(t *testing.T) {
+	t.Parallel()
+	var asked string
+	socket := answering(t, func(w http.ResponseWriter, r *http.Request) {
+		asked = r.URL.Path
+		_, _ = w.Write([]byte(tokenUntil(t, time.Unix(1, 0))))
+	})
+	for flag, want := range map[string]string{
+		"":                 "/computeMetadata/v1/instance/service-accounts/default/identity",
+		"--account=orders": "/computeMetadata/v1/instance/service-accounts/orders/identity",
+		"--as=orders":      "/run/orders/computeMetadata/v1/instance/service-accounts/default/identity",
+	} {
+		args := []string{"token", "mint", "--audience", "a", "--socket", "unix:" + socket}
+		if flag != "" {
+			args = append(args, flag)
+		}
+		var problem bytes.Buffer
+		if status := Main(args, strings.NewReader(""), &bytes.Buffer{}, &problem); status != 0 || asked != want {
+			t.Errorf("%s: status %d, %s, asked %s", flag, status, problem.String(), asked)
+		}
+	}
+	if status := Main([]string{"token", "mint", "--audience", "a", "--account", "a", "--as", "b"}, strings.NewReader(""), &bytes.Buffer{}, &bytes.Buffer{}); status != exitMisuse {
+		t.Errorf("both: status %d", status)
 	}
 }
 

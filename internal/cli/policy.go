@@ -14,7 +14,7 @@ func policyCommand(e *env) *cobra.Command {
 
 func policyCheck(e *env) *cobra.Command {
 	var file string
-	c := &cobra.Command{Use: "check --config FILE", Short: "type-check the policies of a file; exit 1 if one is wrong", Args: cobra.NoArgs, RunE: func(*cobra.Command, []string) error {
+	c := &cobra.Command{Use: "check --config FILE", Short: "type-check the policies of a file; exit 1 if one is wrong", Args: takes(), RunE: func(*cobra.Command, []string) error {
 		cfg, err := load(file)
 		if err != nil {
 			return err

@@ -9,10 +9,12 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
 	"github.com/sallyport-dev/sallyport/internal/door/actions"
+	"github.com/sallyport-dev/sallyport/internal/identity"
 )
 
 // Exit statuses of a program that could not be started, as shells have them.
@@ -41,8 +43,16 @@ func runCommand(e *env) *cobra.Command {
 			"CMD takes the place of this command: it has its process, its terminal and its signals, and its exit status is\n" +
 			"CMD's. What Google's libraries, gcloud and tools for GitHub Actions look for is in its environment. The door\n" +
 			"is a process beside it, which ends with it. A descendant whose own parent has ended is none any more.",
-		Args: cobra.MinimumNArgs(1),
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return errors.New("needs a program to run, after --")
+			}
+			return nil
+		},
 		RunE: func(_ *cobra.Command, args []string) error {
+			if err := checkAs(r.as); err != nil {
+				return misuse(err)
+			}
 			e.release() // they are CMD's: one that comes before CMD ends us, and one that is ignored stays so
 			return e.run(&r, args)
 		},
@@ -54,6 +64,14 @@ func runCommand(e *env) *cobra.Command {
 	return c
 }
 
+// checkAs says what is wrong with the name of an account to act as.
+func checkAs(name string) error {
+	if !identity.ValidName(name) {
+		return fmt.Errorf("--as %q: want the name of a service account in the server's file, such as orders, and not its address", name)
+	}
+	return nil
+}
+
 func (e *env) run(r *runner, args []string) error {
 	socket, err := r.path()
 	if err != nil {
@@ -61,7 +79,7 @@ func (e *env) run(r *runner, args []string) error {
 	}
 	path, err := exec.LookPath(args[0])
 	switch {
-	case errors.Is(err, fs.ErrPermission):
+	case errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EISDIR):
 		return exit{exitNotExecutable, err}
 	case err != nil && !errors.Is(err, exec.ErrDot):
 		return exit{exitNotFound, err}

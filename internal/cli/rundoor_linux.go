@@ -88,7 +88,7 @@ func runDoorCommand(e *env) *cobra.Command {
 	var pid int
 	var orphan bool
 	c := &cobra.Command{
-		Use: doorUse, Short: "the door of `sallyport run`", Hidden: true, Args: cobra.NoArgs,
+		Use: doorUse, Short: "the door of `sallyport run`", Hidden: true, Args: takes(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if !orphan {
 				return leaveOrphan(socket, account, pid)
@@ -172,8 +172,7 @@ func makeDoor(ctx context.Context, socket, account string, pid int) (*http.Serve
 // returns the project.
 func mayRun(ctx context.Context, socket, account string) (project string, err error) {
 	ask := func(path string) (int, string, error) {
-		resp, text, err := newDial(socket).ask(ctx, http.MethodGet, private.Prefix+url.PathEscape(account)+metadata.Base+path, "",
-			http.Header{"Metadata-Flavor": {"Google"}})
+		resp, text, err := newDial(socket).metadata(ctx, private.Prefix+url.PathEscape(account)+metadata.Base+path)
 		if err != nil {
 			return 0, "", err
 		}
@@ -191,5 +190,5 @@ func mayRun(ctx context.Context, socket, account string) (project string, err er
 	case status >= http.StatusInternalServerError || status == http.StatusTooManyRequests:
 		return "", failed(errors.New("the server cannot decide now: " + printable(text)))
 	}
-	return "", no(fmt.Errorf("user %s may not run as %s: %s", strconv.Itoa(os.Getuid()), account, printable(text)+owners(text)))
+	return "", no(fmt.Errorf("user %s may not run as %s: %s", strconv.Itoa(os.Getuid()), account, printable(text)+owners(text, socket)))
 }

@@ -13,7 +13,7 @@ import (
 
 func serveCommand(e *env) *cobra.Command {
 	var file string
-	c := &cobra.Command{Use: "serve --config FILE", Short: "run the issuer, the metadata doors and the gateway", Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error {
+	c := &cobra.Command{Use: "serve --config FILE", Short: "run the issuer, the metadata doors and the gateway", Args: takes(), RunE: func(cmd *cobra.Command, _ []string) error {
 		cfg, err := load(file)
 		if err != nil {
 			return err
@@ -22,11 +22,11 @@ func serveCommand(e *env) *cobra.Command {
 		for _, w := range cfg.Warnings() {
 			log.Warn(w)
 		}
-		log.Warn("nobody outside holds a checkpoint of this log yet: keep a copy of " + app.LogDir(cfg.DataDir) + "/checkpoint and checkpoint.pub elsewhere, or who holds this machine can rewrite it")
 		a, err := app.New(cmd.Context(), cfg, app.Options{Version: version(), Logger: log, Ready: notifyReady})
 		if err != nil {
 			return refusedFile(err)
 		}
+		log.Warn("nobody outside holds a checkpoint of this log yet: keep a copy of " + app.LogDir(cfg.DataDir) + "/checkpoint and checkpoint.pub elsewhere, or who holds this machine can rewrite it")
 		if err := a.Run(cmd.Context()); err != nil {
 			return failed(err)
 		}

@@ -8,7 +8,9 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -40,7 +42,13 @@ func (p *endpoint) path() (string, error) {
 	case p.socket != "" && (p.config != "" || p.dataDir != ""):
 		return "", misuse(errors.New("--socket says where the server is: leave --data-dir and --config away"))
 	case p.socket != "":
-		return strings.TrimPrefix(p.socket, "unix://"), nil
+		if path, ok := socketPath(p.socket); ok {
+			return path, nil
+		}
+		if strings.Contains(p.socket, "://") {
+			return "", misuse(fmt.Errorf("--socket %q: want a path, or unix:///PATH", p.socket))
+		}
+		return p.socket, nil
 	case p.config != "" && p.dataDir == "":
 		cfg, err := load(p.config)
 		if err != nil {
@@ -50,12 +58,21 @@ func (p *endpoint) path() (string, error) {
 	case p.config != "" || p.dataDir != "":
 		dir, err := p.dir() // which says that it takes one of them
 		return config.WorkloadSocket(dir), err
-	case strings.HasPrefix(env, "unix://"):
-		return strings.TrimPrefix(env, "unix://"), nil
 	case env != "":
+		if path, ok := socketPath(env); ok {
+			return path, nil
+		}
 		return "", misuse(fmt.Errorf("%s is %q: want unix:///PATH", spiffeSocket, env))
 	}
 	return config.WorkloadSocket(defaultDataDir), nil
+}
+
+// socketPath returns the path of a URI of a Unix socket, unix:///PATH or unix:/PATH
+// (SPIFFE Workload Endpoint section 4).
+func socketPath(uri string) (path string, ok bool) {
+	path, ok = strings.CutPrefix(uri, "unix:")
+	path = strings.TrimPrefix(path, "//")
+	return path, ok && strings.HasPrefix(path, "/")
 }
 
 // dial is a client of the server behind a Unix socket.
@@ -101,10 +118,21 @@ func (d *dial) ask(ctx context.Context, method, path, body string, header http.H
 	return resp, string(text), nil
 }
 
+// metadata asks the metadata door that is behind a server's workload.sock.
+func (d *dial) metadata(ctx context.Context, path string) (*http.Response, string, error) {
+	resp, text, err := d.ask(ctx, http.MethodGet, path, "", http.Header{"Metadata-Flavor": {"Google"}})
+	if err == nil && resp.Header.Get("Metadata-Flavor") != "Google" {
+		err = failed(fmt.Errorf("what is at %s answers %d and is no workload.sock of a server", d.socket, resp.StatusCode))
+	}
+	return resp, text, err
+}
+
 func (d *dial) unreachable(err error) error {
 	switch {
-	case errors.Is(err, os.ErrNotExist):
+	case errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED):
 		return fmt.Errorf("no server is at %s: is it running, and is that its data_dir?", d.socket)
+	case errors.Is(err, os.ErrPermission) && filepath.Base(d.socket) == filepath.Base(config.AdminSocket("")):
+		return fmt.Errorf("%s cannot be reached by this user: the server's own user administers it, and those whom admin.uids of its file lists", d.socket)
 	case errors.Is(err, os.ErrPermission):
 		return fmt.Errorf("%s cannot be reached by this user: the folder it is in must let others pass (chmod o+x)", d.socket)
 	}

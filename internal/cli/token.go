@@ -40,7 +40,7 @@ func hint(raw string) string {
 
 func tokenShow(e *env) *cobra.Command {
 	return &cobra.Command{
-		Use: "show TOKEN | -", Short: "print a token's claims without checking anything; - reads standard input", Args: cobra.ExactArgs(1),
+		Use: "show TOKEN | -", Short: "print a token's claims without checking anything; - reads standard input", Args: takes("TOKEN, or - for standard input"),
 		RunE: func(_ *cobra.Command, args []string) error {
 			raw := args[0]
 			if raw == "-" {
@@ -79,7 +79,7 @@ func tokenVerify(e *env) *cobra.Command {
 		Long: "Verify the token on standard input: exit 0 and print its claims if it is good, exit 1 if not.\n" +
 			"With --jwks the rules for providers hold: typ may be absent, life is at most 24 h. With --config the\n" +
 			"token must be one of that server's own ID tokens; its keys are read from the issuer's URL.",
-		Args: cobra.ExactArgs(1),
+		Args: takes("-, with the token on standard input"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if args[0] != "-" {
 				return misuse(errors.New("write - and give the token on standard input, so that it stays out of the process list"))
@@ -98,7 +98,7 @@ func tokenVerify(e *env) *cobra.Command {
 	}
 	c.Flags().StringVar(&f.issuer, "issuer", "", "the issuer that the token must be of, exactly")
 	c.Flags().StringArrayVar(&f.audiences, "audience", nil, "an audience that the token may be for, exactly; may be repeated (required)")
-	c.Flags().StringVar(&f.jwks, "jwks", "", "the issuer's JWK set: a file, or an https URL")
+	c.Flags().StringVar(&f.jwks, "jwks", "", "the issuer's JWK set: a file, or a URL of https (http on loopback)")
 	c.Flags().StringVar(&f.config, "config", "", "verify as this server's own ID token")
 	c.Flags().StringSliceVar(&f.algorithms, "algorithms", nil, "algorithms that may be used (default RS256,PS256,ES256,ES384,EdDSA)")
 	_ = c.MarkFlagRequired("audience") // fails only for a flag that is not there

@@ -8,7 +8,7 @@ import (
 )
 
 func versionCommand(e *env) *cobra.Command {
-	return &cobra.Command{Use: "version", Short: "print the version", Args: cobra.NoArgs, RunE: func(*cobra.Command, []string) error {
+	return &cobra.Command{Use: "version", Short: "print the version", Args: takes(), RunE: func(*cobra.Command, []string) error {
 		if e.output == "json" {
 			return e.json(struct {
 				Version string `json:"version"`

@@ -199,10 +199,21 @@ func flatten(err error) []error {
 func at(list string, i int) string { return fmt.Sprintf("%s[%d]", list, i) }
 
 func (c *Config) checkListeners(m *mistakes) {
+	seen := map[string]string{}
+	twice := func(path, addr string) {
+		if _, port, _ := net.SplitHostPort(addr); port == "0" {
+			return
+		}
+		if other, there := seen[addr]; there {
+			m.add(path, "%q is %s, too", addr, other)
+		}
+		seen[addr] = path
+	}
 	check := func(path, addr string) {
 		if addr == "" {
 			return // reported as missing where it is required
 		}
+		twice(path, addr)
 		switch host, _, err := net.SplitHostPort(addr); {
 		case err != nil:
 			m.add(path, "%q: want an address and a port, such as 127.0.0.1:8400", addr)
@@ -213,6 +224,11 @@ func (c *Config) checkListeners(m *mistakes) {
 	check("issuer.listen", c.Issuer.Listen)
 	check("telemetry.listen", c.Telemetry.Listen)
 	check("gateway.listen", c.Gateway.Listen)
+	for i, d := range c.Metadata {
+		if d.NetworkNamespace == "" && d.Listen != "" {
+			twice(at("metadata", i)+".listen", d.Listen)
+		}
+	}
 	if c.Gateway.Listen == "" && len(c.Services) > 0 {
 		m.add("gateway.listen", "is missing: the services below are served there")
 	}

@@ -45,7 +45,7 @@ func ParsePurpose(s string) (Purpose, error) {
 	if p := Purpose(s); p.known() {
 		return p, nil
 	}
-	return "", fmt.Errorf("%q is no purpose of a key: those that rotate are %v", s, Rotating())
+	return "", fmt.Errorf("%q: those whose keys rotate are %v", s, Rotating())
 }
 
 // Algorithms returns what keys of p sign with, the default first. RS256 is the

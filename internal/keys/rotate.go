@@ -122,7 +122,7 @@ func (s *Set) Rotate(ctx context.Context, purposes []Purpose, record func(Event)
 
 // ErrKept means that a purpose's key cannot be rotated or revoked: whoever holds
 // the audit log's public key holds it for good.
-var ErrKept = errors.New("this key does not rotate: everybody who checks the audit log holds it")
+var ErrKept = errors.New("everybody who checks the audit log holds it")
 
 // Revoke withdraws a key at once: it is not published any more, and what it signed
 // is refused here. When it was the one that signs, another takes its place without

@@ -29,15 +29,22 @@ type Keys interface {
 	List() []Key
 	// Rotate publishes new keys for purposes, all that rotate if there is none, and
 	// lets them sign as soon as nobody can hold a document without them. ErrPurpose
-	// if one is none.
+	// if one is none, ErrKept if its key does not rotate.
 	Rotate(ctx context.Context, purposes []string) error
-	// Revoke withdraws a key at once; token.ErrUnknownKey if there is none.
+	// Revoke withdraws a key at once; token.ErrUnknownKey if there is none, ErrKept if
+	// it stays.
 	Revoke(ctx context.Context, kid string) error
 }
 
-// ErrPurpose means that something is no purpose of a key, or of one that does not
-// rotate; its text may be shown.
-var ErrPurpose = errors.New("no purpose whose keys change")
+// What an operator may have asked for in vain. The text of an error that wraps one of
+// them may be shown.
+var (
+	// ErrPurpose means that something is no purpose of a key.
+	ErrPurpose = errors.New("unknown purpose")
+
+	// ErrKept means that a key neither rotates nor can be revoked.
+	ErrKept = errors.New("this key stays")
+)
 
 // A Key is what an operator is told of one.
 type Key struct {
@@ -168,6 +175,8 @@ func fail(w http.ResponseWriter, err error) {
 		f = fault.New(fault.Absent, err, "there is no such key, or it was revoked before")
 	case errors.Is(err, ErrPurpose):
 		f = fault.New(fault.Invalid, err, err.Error())
+	case errors.Is(err, ErrKept):
+		f = fault.New(fault.Denied, err, err.Error())
 	}
 	answer(w, door.Status(w.Header(), f), Problem{f.Public, f.Decision})
 }

@@ -156,7 +156,7 @@ func (d *Door) admit(ctx context.Context, c attest.Conn, among []string, a guard
 	return out, nil
 }
 
-// fail is the only place where an error gets its code.
+// fail is where an error of a call gets its code.
 func fail(err error) error {
 	if _, ok := status.FromError(err); ok {
 		return err
@@ -170,7 +170,9 @@ func fail(err error) error {
 		code = codes.PermissionDenied
 	case fault.Unsupported:
 		code = codes.Unimplemented
-	case fault.Busy, fault.TooMany:
+	case fault.TooMany:
+		code = codes.ResourceExhausted
+	case fault.Busy:
 		code = codes.Unavailable
 	}
 	text := f.Public

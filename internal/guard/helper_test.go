@@ -196,6 +196,20 @@ func (w *world) last(t testing.TB) *audit.Entry {
 	return w.tail(t, 1)[0]
 }
 
+// size returns how many records there are.
+func (w *world) size(t testing.TB) uint64 {
+	t.Helper()
+	r, err := audit.OpenReader(w.dir, w.kek)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n, err := r.Size()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
 // tail returns the newest n records, the oldest first.
 func (w *world) tail(t testing.TB, n uint64) []*audit.Entry {
 	t.Helper()
@@ -208,8 +222,7 @@ func (w *world) tail(t testing.TB, n uint64) []*audit.Entry {
 		t.Fatalf("%d records: %v", size, err)
 	}
 	var out []*audit.Entry
-	for i := size - n; i < size; i++ {
-		e, err := r.Entry(i)
+	for e, err := range r.Entries(t.Context(), size-n) {
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -63,12 +63,13 @@ type Attestor struct {
 	accounts map[string]Account
 	who      map[string]identity.Principal // by account
 	look     func(context.Context, Conn, wants) (Facts, error)
+	alone    func(*Conn) error
 }
 
 // New returns an Attestor for accounts, whose addresses email makes. Whether their
 // entries can be evaluated here is asked of Check.
 func New(accounts []Account, email func(name string) string) *Attestor {
-	a := &Attestor{accounts: map[string]Account{}, who: map[string]identity.Principal{}, look: newKernel().look}
+	a := &Attestor{accounts: map[string]Account{}, who: map[string]identity.Principal{}, look: newKernel().look, alone: (*Conn).alone}
 	for _, acc := range accounts {
 		a.accounts[acc.Name], a.who[acc.Name] = acc, identity.Account(acc.Name, email(acc.Name))
 	}
@@ -80,6 +81,7 @@ func New(accounts []Account, email func(name string) string) *Attestor {
 // door has one account.
 func NewBelieving(accounts []Account, email func(name string) string, uid uint32) *Attestor {
 	a := New(accounts, email)
+	a.alone = func(*Conn) error { return nil }
 	a.look = func(_ context.Context, c Conn, _ wants) (Facts, error) {
 		if !c.local() {
 			return Facts{}, errors.New("the connection is not a local one")
@@ -126,6 +128,9 @@ func (a *Attestor) Which(ctx context.Context, c Conn, among []string) ([]string,
 // owner.
 func (a *Attestor) ProveUser(ctx context.Context, c Conn) (*identity.Proof, error) {
 	facts, err := a.socket(ctx, c)
+	if err == nil {
+		err = a.alone(&c)
+	}
 	if err != nil {
 		return nil, &Error{"caller_unattested", err}
 	}
@@ -183,6 +188,11 @@ func (a *Attestor) find(ctx context.Context, c Conn, among []string) (Facts, []m
 				found = append(found, match{name, &acc.Attest[i]})
 				break
 			}
+		}
+	}
+	if len(found) > 0 {
+		if err := a.alone(&c); err != nil {
+			return facts, nil, &Error{"caller_unattested", err}
 		}
 	}
 	return facts, found, nil

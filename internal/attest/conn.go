@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/netip"
 	"strconv"
+	"sync"
 	"syscall"
 )
 
@@ -27,6 +28,8 @@ type firstLook struct {
 	facts    Facts
 	attested map[string]string // of facts; never changed
 	err      error
+	origin   string
+	alone    func() error // why the connection's bytes may be another's; looked at once
 }
 
 // nobody is the UID of a caller that was gone before it could be asked for.
@@ -44,10 +47,35 @@ func (c Conn) UID() uint32 {
 // Origin names what a connection is counted with, for sharing out what callers may hold:
 // the uid of a local caller, the network of another. It proves nothing.
 func (c Conn) Origin() string {
-	if c.unix == nil && !c.local() {
+	if c.first == nil {
 		return OriginOf(c.Peer.Addr())
 	}
-	return "uid " + strconv.FormatUint(uint64(c.UID()), 10)
+	return c.first.origin
+}
+
+// origin is Origin of a connection of which f and err were seen first. Whoever connects
+// from a loopback address, or in a network namespace of its own, is on this machine,
+// whether that address is one to be attested at or not.
+func (l *Listener) origin(c *Conn, f Facts, err error) string {
+	here := c.unix != nil || l.network != nil || c.Peer.Addr().Unmap().IsLoopback() || c.Peer.Addr().Unmap() == c.Here.Addr().Unmap()
+	if err != nil && here && c.unix == nil {
+		f, err = l.kernel.owner(c)
+	}
+	switch {
+	case err == nil:
+		return "uid " + strconv.FormatUint(uint64(f.UID), 10)
+	case here:
+		return "uid unknown" // gone before it could be asked for
+	}
+	return OriginOf(c.Peer.Addr())
+}
+
+// alone fails when more than one socket can write to the connection.
+func (c *Conn) alone() error {
+	if c.first == nil {
+		return nil // no connection of a Listener: no look-up succeeds
+	}
+	return c.first.alone()
 }
 
 // OriginOf is Origin of an address, which does not tell local callers apart: a network
@@ -92,13 +120,17 @@ func (l *Listener) Accept() (net.Conn, error) {
 		out.conn.Here, _ = netip.ParseAddrPort(c.LocalAddr().String())
 	}
 	f, err := l.kernel.look(context.Background(), out.conn, shallow)
-	out.conn.first = &firstLook{facts: f, err: err, attested: f.attested()}
+	conn := out.conn
+	out.conn.first = &firstLook{facts: f, err: err, attested: f.attested(), origin: l.origin(&conn, f, err),
+		alone: sync.OnceValue(func() error { return l.kernel.alone(&conn) })}
 	return out, nil
 }
 
 // kernelOf is what a Listener asks.
 type kernelOf interface {
 	look(context.Context, Conn, wants) (Facts, error)
+	owner(*Conn) (Facts, error)
+	alone(*Conn) error
 }
 
 type accepted struct {

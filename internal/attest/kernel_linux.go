@@ -79,6 +79,28 @@ func (k *kernel) holders(ctx context.Context, c *Conn, f *Facts) error {
 	return nil
 }
 
+// owner returns who owns the caller's end of a TCP connection, wherever that is.
+func (k *kernel) owner(c *Conn) (Facts, error) { return k.diagOf(c).inet(c) }
+
+// alone fails when a second socket has the caller's address and port. Any user may bind
+// one to the device lo and connect before the caller does: the kernel takes the two for
+// different connections, and the bytes of both for our end's (SO_BINDTODEVICE, socket(7);
+// the other must know its sequence numbers, which a clock gives). None can be added
+// later. Whose bytes are whose cannot be told then.
+func (k *kernel) alone(c *Conn) error {
+	if c.unix != nil {
+		return nil
+	}
+	n, err := k.diagOf(c).count(c)
+	switch {
+	case err != nil:
+		return fmt.Errorf("count the sockets of the caller's address and port: %w", err)
+	case n != 1:
+		return fmt.Errorf("%d sockets have the caller's address and port, want one alone: whose bytes came cannot be told", n)
+	}
+	return nil
+}
+
 func (k *kernel) diagOf(c *Conn) *diag {
 	if c.network != nil {
 		return c.network.diag

@@ -54,6 +54,9 @@ func (k *Kin) Wait() error {
 // whom this process may look into. One whose parent has ended is nobody's descendant any more.
 func (k *Kin) Check(ctx context.Context, c Conn) error {
 	f, err := k.kernel.socket(&c)
+	if err == nil {
+		err = c.alone()
+	}
 	if err != nil {
 		return err
 	}

@@ -13,6 +13,10 @@ func newKernel() kernel { return kernel{} }
 
 func (kernel) look(context.Context, Conn, wants) (Facts, error) { return Facts{}, ErrUnsupported }
 
+func (kernel) owner(*Conn) (Facts, error) { return Facts{}, ErrUnsupported }
+
+func (kernel) alone(*Conn) error { return ErrUnsupported }
+
 // Able says that nothing can be looked at.
 func Able() Ability {
 	return Ability{Sockets: ErrUnsupported, Unix: ErrUnsupported, Processes: ErrUnsupported}

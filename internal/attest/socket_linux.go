@@ -27,6 +27,7 @@ const (
 	atReplyID     = 4
 	sizePortsAddr = 2 + 2 + 16 + 16
 	atCookie      = atReplyID + sizePortsAddr + 4
+	atDevice      = atSocketID + sizePortsAddr
 	atUID         = 64
 	atInode       = 68
 
@@ -37,6 +38,11 @@ const (
 	attrPeer    = 2 // UNIX_DIAG_PEER
 
 	established = 1 // TCP_ESTABLISHED, also a connected Unix socket
+
+	// all of TCP's but TIME_WAIT, which sends no more, LISTEN, and who has not yet connected
+	anyState = 0xfff &^ (1<<6 | 1<<10)
+
+	loopbackDevice = 1 // of every network namespace
 )
 
 // errGone is the kernel's answer when there is no such socket.
@@ -144,15 +150,84 @@ func payload(b []byte, seq uint32) ([]byte, error) {
 	return nil, fmt.Errorf("sock_diag gave a message of type %d", kind)
 }
 
-// inet returns who owns the caller's end of a TCP connection.
+// inet returns who owns the caller's end of a TCP connection. A socket that is bound to a
+// device is found by that alone.
 func (d *diag) inet(c *Conn) (Facts, error) {
 	request := inetRequestFor(c)
 	var buf [512]byte
 	reply, err := d.ask(buf[:], request[:])
+	if errors.Is(err, errGone) {
+		binary.NativeEndian.PutUint32(request[atDevice:], loopbackDevice)
+		reply, err = d.ask(buf[:], request[:])
+	}
 	if err != nil {
 		return Facts{}, err
 	}
 	return readInet(c, reply)
+}
+
+// count returns how many sockets there are at the caller's end of a TCP connection, in
+// any state in which one can have sent, or can send.
+func (d *diag) count(c *Conn) (int, error) {
+	families := []byte{unix.AF_INET6} // IPv6 sockets have IPv4 addresses, too
+	if c.Peer.Addr().Unmap().Is4() {
+		families = append(families, unix.AF_INET)
+	}
+	request := inetRequestFor(c)
+	binary.NativeEndian.PutUint32(request[4:], anyState)
+	clear(request[atSocketID+4 : atSocketID+sizePortsAddr]) // the kernel compares ports alone
+	n := 0
+	for _, family := range families {
+		request[0] = family
+		err := d.dump(request[:], func(b []byte) {
+			var want [sizePortsAddr]byte
+			putEnds(want[:], c, b[0] == unix.AF_INET6)
+			if [sizePortsAddr]byte(b[atReplyID:]) == want {
+				n++
+			}
+		})
+		if err != nil {
+			return 0, err
+		}
+	}
+	return n, nil
+}
+
+// dump sends one request for many answers, and calls each with the payload of each.
+func (d *diag) dump(request []byte, each func([]byte)) error {
+	fd, err := d.open()
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	message := make([]byte, headerSize, headerSize+len(request))
+	message = append(message, request...)
+	binary.NativeEndian.PutUint32(message[0:], uint32(len(message)))
+	binary.NativeEndian.PutUint16(message[4:], diagByID)
+	binary.NativeEndian.PutUint16(message[6:], unix.NLM_F_REQUEST|unix.NLM_F_DUMP)
+	if _, err := unix.Write(fd, message); err != nil {
+		return fmt.Errorf("ask sock_diag: %w", err)
+	}
+	buf := make([]byte, 32<<10)
+	for {
+		n, err := unix.Read(fd, buf)
+		if err != nil {
+			return fmt.Errorf("ask sock_diag: %w", err)
+		}
+		for b := buf[:n]; len(b) >= headerSize; {
+			size, kind := int(binary.NativeEndian.Uint32(b)), binary.NativeEndian.Uint16(b[4:])
+			switch {
+			case size < headerSize || size > len(b):
+				return fmt.Errorf("sock_diag gave %d bytes of %d", len(b), size)
+			case kind == unix.NLMSG_DONE:
+				return nil
+			case kind != diagByID || size < headerSize+inetReply:
+				return fmt.Errorf("sock_diag gave a message of type %d with %d bytes", kind, size)
+			}
+			each(b[headerSize:size])
+			b = b[min((size+3)&^3, len(b)):]
+		}
+	}
 }
 
 // established fails unless our end of a TCP connection is. The caller's end is asked

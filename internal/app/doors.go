@@ -156,11 +156,13 @@ func (a *App) serveWorkloads(local door.Local, mint *issuer.Issuer) error {
 		closers = append(closers, done)
 	}
 	rest := under(actions.Path, actions.New(&local), self)
-	s, err := a.serveUnix("workload", a.c.Workload.Listen, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	s, err := a.serveUnix("workload", a.c.Workload.Listen, a.shares.local, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		name, _, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, private.Prefix), "/")
 		switch h := as[name]; {
 		case r.ProtoMajor == 2 && strings.HasPrefix(r.Header.Get("Content-Type"), "application/grpc"):
 			api.ServeHTTP(w, r)
+		case r.ProtoMajor == 2: // whose requests nobody counts
+			http.Error(w, "HTTP/2 is for gRPC here", http.StatusHTTPVersionNotSupported)
 		case strings.HasPrefix(r.URL.Path, private.Prefix) && h != nil:
 			h.ServeHTTP(w, r)
 		case strings.HasPrefix(r.URL.Path, private.Prefix) && identity.ValidName(name): // to be refused and recorded
@@ -200,7 +202,7 @@ const streamsPerConnection = 32
 const localHeaderBytes = 16 << 10
 
 func (a *App) serveAdmin() error {
-	_, err := a.serveUnix("admin", config.AdminSocket(a.c.DataDir), admin.New(a.guard, operator{a}))
+	_, err := a.serveUnix("admin", config.AdminSocket(a.c.DataDir), a.shares.admin, admin.New(a.guard, operator{a}))
 	return err
 }
 
@@ -209,7 +211,7 @@ const maxSocketPath = 107
 
 // serveUnix listens on path, which everybody may connect to: who they are, the
 // kernel says. A socket that lies there and that nobody serves is of an earlier run.
-func (a *App) serveUnix(name, path string, h http.Handler) (*server, error) {
+func (a *App) serveUnix(name, path string, of *door.Shares, h http.Handler) (*server, error) {
 	if len(path) > maxSocketPath {
 		where := "data_dir"
 		if filepath.Dir(path) != a.c.DataDir {
@@ -224,7 +226,7 @@ func (a *App) serveUnix(name, path string, h http.Handler) (*server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listen for %s: %w", name, err)
 	}
-	s := a.serve(name, door.Listen(l, nil, a.shares.local), h)
+	s := a.serve(name, door.Listen(l, nil, of), h)
 	s.http.MaxHeaderBytes = localHeaderBytes
 	if err := os.Chmod(path, 0o666); err != nil {
 		return nil, fmt.Errorf("listen for %s: %w", name, err)

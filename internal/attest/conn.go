@@ -126,6 +126,21 @@ func (l *Listener) Accept() (net.Conn, error) {
 	return out, nil
 }
 
+// connKey is the context key of a request's connection: net/http hands it to a handler
+// in no other way.
+type connKey struct{}
+
+// NewContext returns a context in which FromContext finds c.
+func NewContext(ctx context.Context, c *Conn) context.Context {
+	return context.WithValue(ctx, connKey{}, c)
+}
+
+// FromContext returns the connection that a request came over, or nil.
+func FromContext(ctx context.Context) *Conn {
+	c, _ := ctx.Value(connKey{}).(*Conn)
+	return c
+}
+
 // kernelOf is what a Listener asks.
 type kernelOf interface {
 	look(context.Context, Conn, wants) (Facts, error)

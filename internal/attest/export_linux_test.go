@@ -47,7 +47,7 @@ func SumAfter(ctx context.Context, f *os.File, change func()) (string, error) {
 		return "", err
 	}
 	change()
-	return newSums().of(ctx, f, id, 0)
+	return newSums().of(ctx, id, 0, func() (*os.File, error) { return os.Open(f.Name()) })
 }
 
 // Turns are what is shared out.

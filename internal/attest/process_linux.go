@@ -265,25 +265,13 @@ func cgroupOf(text string) string {
 // program adds to f what its one holder runs, and the hash of that if w wants it.
 func (k *kernel) program(ctx context.Context, f *Facts, w wants) error {
 	p := &f.Holders[0]
-	h, err := openProcess(p.PID)
-	if err != nil {
-		return fmt.Errorf("look into process %d: %w", p.PID, err)
-	}
-	defer h.close()
-	again, err := h.describe()
-	if err == nil && again.Start != p.Start {
-		err = errors.New("it ended, and its number is another's")
-	}
-	var exe *os.File
-	if err == nil {
-		exe, err = h.executable(p)
-	}
-	if err == nil {
-		defer exe.Close()
-		if f.depth = executables; w(f) >= hashes {
-			p.SHA256, err = k.sums.of(ctx, exe, p.file, f.UID)
-			f.depth = hashes
-		}
+	err := p.runs(func(h process) (err error) {
+		p.Executable, p.file, err = h.executable()
+		return err
+	})
+	if f.depth = executables; err == nil && w(f) >= hashes {
+		p.SHA256, err = k.sums.of(ctx, p.file, f.UID, p.open)
+		f.depth = hashes
 	}
 	if err != nil {
 		return fmt.Errorf("look into process %d: %w", p.PID, err)
@@ -291,30 +279,50 @@ func (k *kernel) program(ctx context.Context, f *Facts, w wants) error {
 	return nil
 }
 
-// executable reads what the process runs, and opens it. The name is read before and
-// after that, or it could be another file's.
-func (p process) executable(out *Process) (*os.File, error) {
-	name, err := p.link("exe")
+// runs calls f with the process, if it still is the one that p describes.
+func (p *Process) runs(f func(process) error) error {
+	h, err := openProcess(p.PID)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	fd, err := unix.Openat(p.dir, "exe", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	defer h.close()
+	stat, err := h.read("stat")
 	if err != nil {
-		return nil, err
+		return err
 	}
-	f := os.NewFile(uintptr(fd), "exe")
-	id, err := idOf(fd)
-	if err == nil {
-		var again string
-		if again, err = p.link("exe"); err == nil && again != name {
-			err = errors.New("it began to run another program while we looked")
+	if start, err := startTime(stat); err != nil || start != p.Start {
+		return errors.Join(err, errors.New("it ended, and its number is another's"))
+	}
+	return f(h)
+}
+
+// executable returns the name of what the process runs, and which file that is. The name
+// is read before and after, or it could be another file's.
+func (p process) executable() (name string, id fileID, err error) {
+	if name, err = p.link("exe"); err != nil {
+		return "", id, err
+	}
+	var st unix.Stat_t
+	if err = unix.Fstatat(p.dir, "exe", &st, 0); err != nil {
+		return "", id, err
+	}
+	again, err := p.link("exe")
+	if err == nil && again != name {
+		err = errors.New("it began to run another program while we looked")
+	}
+	return name, idOfStat(&st), err
+}
+
+// open opens what the process runs.
+func (p *Process) open() (f *os.File, err error) {
+	err = p.runs(func(h process) error {
+		fd, err := unix.Openat(h.dir, "exe", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		if err == nil {
+			f = os.NewFile(uintptr(fd), "exe")
 		}
-	}
-	if err != nil {
-		return nil, errors.Join(err, f.Close())
-	}
-	out.Executable, out.file = name, id
-	return f, nil
+		return err
+	})
+	return f, err
 }
 
 func (p process) link(name string) (string, error) {
@@ -328,8 +336,10 @@ func idOf(fd int) (fileID, error) {
 	if err := unix.Fstat(fd, &st); err != nil {
 		return fileID{}, err
 	}
-	return fileID{st.Dev, st.Ino, st.Size, st.Ctim.Nano()}, nil
+	return idOfStat(&st), nil
 }
+
+func idOfStat(st *unix.Stat_t) fileID { return fileID{st.Dev, st.Ino, st.Size, st.Ctim.Nano()} }
 
 // isAt reports whether the file is the one that we find at path.
 func (id fileID) isAt(path string) bool {
@@ -354,8 +364,9 @@ type sums struct {
 
 func newSums() *sums { return &sums{turns: newTurns(1), held: map[fileID]string{}} }
 
-// of returns the hash of f, which is the file that id says, on behalf of uid.
-func (s *sums) of(ctx context.Context, f *os.File, id fileID, uid uint32) (string, error) {
+// of returns the hash of the file that id says and open opens, on behalf of uid. Nothing
+// is open while it waits for its turn.
+func (s *sums) of(ctx context.Context, id fileID, uid uint32, open func() (*os.File, error)) (string, error) {
 	if sum, ok := s.known(id); ok {
 		return sum, nil
 	}
@@ -369,6 +380,11 @@ func (s *sums) of(ctx context.Context, f *os.File, id fileID, uid uint32) (strin
 	if sum, ok := s.known(id); ok { // by the turn before
 		return sum, nil
 	}
+	f, err := open()
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
 	h := sha256.New()
 	for err := error(nil); err != io.EOF; {
 		if _, err = io.CopyN(h, f, hashAtOnce); err == nil {

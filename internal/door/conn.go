@@ -11,10 +11,6 @@ import (
 	"github.com/sallyport-dev/sallyport/internal/fault"
 )
 
-// connKey is the context key of a request's connection: net/http hands it to a
-// handler in no other way.
-type connKey struct{}
-
 // ConnContext is for http.Server.ConnContext: it lets Caller find who is connected,
 // if an attest.Listener accepted the connection.
 func ConnContext(ctx context.Context, c net.Conn) context.Context {
@@ -29,21 +25,15 @@ func ConnContext(ctx context.Context, c net.Conn) context.Context {
 
 // WithCaller returns a context in which Caller finds c.
 func WithCaller(ctx context.Context, c attest.Conn) context.Context {
-	return context.WithValue(ctx, connKey{}, &c)
+	return attest.NewContext(ctx, &c)
 }
 
 // Caller returns the connection that a request came over.
 func Caller(ctx context.Context) (attest.Conn, bool) {
-	if c := callerOf(ctx); c != nil {
+	if c := attest.FromContext(ctx); c != nil {
 		return *c, true
 	}
 	return attest.Conn{}, false
-}
-
-// callerOf returns what Caller does, or nil.
-func callerOf(ctx context.Context) *attest.Conn {
-	c, _ := ctx.Value(connKey{}).(*attest.Conn)
-	return c
 }
 
 // Limits of what one caller may hold, so that a client that is wrong, or hostile,

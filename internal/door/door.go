@@ -18,6 +18,7 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"github.com/sallyport-dev/sallyport/internal/attest"
 	"github.com/sallyport-dev/sallyport/internal/fault"
 	"github.com/sallyport-dev/sallyport/internal/guard"
 	"github.com/sallyport-dev/sallyport/internal/identity"
@@ -108,7 +109,7 @@ func (l *Local) Check(r *http.Request) (guard.Reason, string) {
 // Attempt is what is known of a request before who sent it is.
 func (l *Local) Attempt(r *http.Request) guard.Attempt {
 	peer, _ := netip.ParseAddrPort(r.RemoteAddr) // zero over a Unix socket
-	return guard.Attempt{Action: guard.ActionMetadata, Peer: peer, Caller: callerOf(r.Context())}
+	return guard.Attempt{Action: guard.ActionMetadata, Peer: peer, Caller: attest.FromContext(r.Context())}
 }
 
 // Refuse records that the request was turned away.

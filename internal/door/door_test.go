@@ -234,6 +234,14 @@ func TestSharesGoToWhoHasFew(t *testing.T) {
 	if s.Kept() != 3 || len(closed) != 4 {
 		t.Errorf("%d origins are kept, closed %v", s.Kept(), closed)
 	}
+	for _, name := range []string{"d", "e", "f", "g", "h"} { // now who holds one each
+		if !take(name, name) {
+			t.Errorf("%s, who holds none, is kept out", name)
+		}
+	}
+	if got := fmt.Sprint(closed[4:]); len(closed) != 9 || s.Kept() != 6 && s.Kept() != 5 {
+		t.Errorf("closed %s, %d are kept", got, s.Kept())
+	}
 }
 
 // Connections that are closed to make room are closed for whoever is behind them, and

@@ -1,6 +1,7 @@
 package door
 
 import (
+	"container/list"
 	"net"
 	"sync"
 
@@ -9,20 +10,21 @@ import (
 
 // Shares are how many connections there may be, over one or more listeners: so many of
 // one origin (attest.Conn.Origin), so many of all. When all are taken, who holds the most
-// loses its oldest to whoever holds fewer, so that nobody is kept out by who came first.
-// It is safe for concurrent use.
+// loses its oldest to whoever holds fewer, so that nobody is kept out by who came first;
+// whoever holds none gets one even of those who hold one each. It is safe for concurrent
+// use.
 type Shares struct {
 	each, all int
 
 	mu   sync.Mutex
-	held map[string]map[*shared]uint64 // by origin; when each was taken
+	held map[string]*list.List // of *shared by origin, the oldest first
 	sum  int
 	next uint64
 }
 
 // NewShares returns Shares of which nobody holds one; 0 is no bound.
 func NewShares(each, all int) *Shares {
-	return &Shares{each: each, all: all, held: map[string]map[*shared]uint64{}}
+	return &Shares{each: each, all: all, held: map[string]*list.List{}}
 }
 
 // take gives c a share, if there is one for its origin, and returns whose it was if that
@@ -30,21 +32,26 @@ func NewShares(each, all int) *Shares {
 func (s *Shares) take(c *shared) (evicted *shared, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	mine := len(s.held[c.origin])
-	if s.each > 0 && mine >= s.each {
+	mine := s.held[c.origin]
+	if mine == nil {
+		mine = list.New()
+	}
+	if s.each > 0 && mine.Len() >= s.each {
 		return nil, false
 	}
 	if s.all > 0 && s.sum >= s.all {
-		if evicted = s.oldestOfMost(mine + 1); evicted == nil {
+		more := mine.Len() + 1
+		if more == 1 {
+			more = 0
+		}
+		if evicted = s.oldestOfMost(more); evicted == nil {
 			return nil, false
 		}
 		s.drop(evicted)
 	}
-	if s.held[c.origin] == nil {
-		s.held[c.origin] = map[*shared]uint64{}
-	}
+	s.held[c.origin] = mine
 	s.next++
-	s.held[c.origin][c] = s.next
+	c.taken, c.at = s.next, mine.PushBack(c)
 	s.sum++
 	return evicted, true
 }
@@ -52,16 +59,12 @@ func (s *Shares) take(c *shared) (evicted *shared, ok bool) {
 // oldestOfMost returns the oldest connection of who holds the most, if that is more than
 // so many; called with mu held.
 func (s *Shares) oldestOfMost(than int) *shared {
-	var most map[*shared]uint64
-	for _, of := range s.held {
-		if len(of) > max(than, len(most)) {
-			most = of
-		}
-	}
 	var oldest *shared
-	for c, at := range most {
-		if oldest == nil || at < most[oldest] {
-			oldest = c
+	most := than
+	for _, of := range s.held {
+		first := of.Front().Value.(*shared)
+		if n := of.Len(); n > most || oldest != nil && n == most && first.taken < oldest.taken {
+			oldest, most = first, n
 		}
 	}
 	return oldest
@@ -69,13 +72,14 @@ func (s *Shares) oldestOfMost(than int) *shared {
 
 // drop takes c's share back, if it has one; called with mu held.
 func (s *Shares) drop(c *shared) {
-	of := s.held[c.origin]
-	if _, there := of[c]; !there {
+	if c.at == nil {
 		return
 	}
-	delete(of, c)
+	of := s.held[c.origin]
+	of.Remove(c.at)
+	c.at = nil
 	s.sum--
-	if len(of) == 0 {
+	if of.Len() == 0 {
 		delete(s.held, c.origin)
 	}
 }
@@ -118,6 +122,9 @@ type shared struct {
 	net.Conn
 	shares *Shares
 	origin string
+
+	taken uint64        // in the order of all
+	at    *list.Element // nil when it has no share
 }
 
 // Close gives the share back.

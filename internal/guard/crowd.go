@@ -12,8 +12,8 @@ import (
 	"github.com/sallyport-dev/sallyport/internal/policy"
 )
 
-// Refusals cost callers nothing that nobody proved, or of whom nothing is known but a
-// uid: recorded one by one without a bound, they would let anybody fill the disk, and
+// Refusals cost callers nothing that nobody proved, or of whom nothing is known but that
+// somebody else knows them: recorded one by one without a bound, they would let anybody fill the disk, and
 // then nobody gets anything. So each network has so many records of its own; of what is
 // more, each second and class has one that counts.
 const (
@@ -26,6 +26,14 @@ const (
 	// crowdNetworks is how many networks are told apart; others are one.
 	crowdNetworks = 4096
 
+	// crowdAllRate and crowdAllBurst are the same of all networks together.
+	crowdAllRate  = 1000
+	crowdAllBurst = 20000
+
+	// crowdClasses is how many records of counted refusals there are at a time; networks
+	// beyond are one.
+	crowdClasses = 256
+
 	// crowdEvery is how often what was counted is recorded.
 	crowdEvery = time.Second
 )
@@ -33,15 +41,27 @@ const (
 // crowd counts refusals of unproven callers. Its zero value has seen none.
 type crowd struct {
 	mu       sync.Mutex
+	all      *allowance
 	networks map[string]*allowance
 	counted  map[class]*counted
 	timer    *time.Timer // runs while something is counted
 }
 
-// allowance is what one network may have recorded one by one.
+// allowance is what may be recorded one by one: so many at once, so many a second.
 type allowance struct {
-	left float64
-	at   time.Time
+	rate, burst, left float64
+	at                time.Time
+}
+
+func newAllowance(rate, burst float64, now time.Time) *allowance {
+	return &allowance{rate, burst, burst, now}
+}
+
+func (a *allowance) refill(now time.Time) {
+	if d := now.Sub(a.at); d > 0 {
+		a.left = min(a.left+d.Seconds()*a.rate, a.burst)
+	}
+	a.at = now
 }
 
 // class is what refusals have in common that one record counts: nothing of it is the
@@ -84,22 +104,20 @@ func (c *crowd) alone(network string, now time.Time) (as string, ok bool) {
 	}
 	a := c.networks[network]
 	if a == nil {
-		a = &allowance{crowdBurst, now}
+		a = newAllowance(crowdRate, crowdBurst, now)
 		c.networks[network] = a
 	}
+	if c.all == nil {
+		c.all = newAllowance(crowdAllRate, crowdAllBurst, now)
+	}
 	a.refill(now)
-	if a.left < 1 {
+	c.all.refill(now)
+	if a.left < 1 || c.all.left < 1 {
 		return network, false
 	}
 	a.left--
+	c.all.left--
 	return network, true
-}
-
-func (a *allowance) refill(now time.Time) {
-	if d := now.Sub(a.at); d > 0 {
-		a.left = min(a.left+d.Seconds()*crowdRate, crowdBurst)
-	}
-	a.at = now
 }
 
 // forget drops the networks that have everything left; called with mu held.
@@ -118,6 +136,9 @@ func (c *crowd) count(k class, action, why string, flush func()) {
 	defer c.mu.Unlock()
 	if c.counted == nil {
 		c.counted = map[class]*counted{}
+	}
+	if c.counted[k] == nil && len(c.counted) >= crowdClasses {
+		k.network, k.service = others, ""
 	}
 	n := c.counted[k]
 	if n == nil {
@@ -159,9 +180,10 @@ func (g *Guard) recordCrowd() {
 	}
 }
 
-// crowdedUser is crowded for what policy denies a local user. Every process is one.
+// crowdedUser is crowded for what policy denies others than our own accounts. Every process
+// is a local user, and who has a token of a provider may be anybody.
 func (g *Guard) crowdedUser(a *Attempt, proof *identity.Proof, d *policy.Decision) (*fault.Error, bool) {
-	if d.Allow || proof.Principal.Provider != identity.Local { // accounts have no provider
+	if d.Allow || proof.Principal.Kind == identity.ServiceAccount {
 		return nil, false
 	}
 	return g.crowded(a, string(d.Reason), d.NearWhy, notAllowed(d))

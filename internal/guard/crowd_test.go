@@ -1,6 +1,7 @@
 package guard_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -161,6 +162,52 @@ func TestCrowdOfAUser(t *testing.T) {
 	w.Close()
 	if got := w.counted(t); len(got) != 2 || got["prover_failed"].Count != 3 || got["path_unknown"].Count != 1 || got["prover_failed"].Peer != "unknown" {
 		t.Errorf("counted %+v", got)
+	}
+}
+
+// All networks together have a bound, too, and so have the records that count.
+func TestCrowdOfEverybody(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	alone := 0
+	refuse := func(network int) {
+		a := from(netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, byte(network >> 8), byte(network), 1}), 9).String())
+		if f := w.Refuse(t.Context(), a, guard.CredentialMissing, ""); f.Decision != "" {
+			alone++
+		}
+	}
+	for network := range 12 {
+		for range 2048 {
+			refuse(network)
+		}
+	}
+	before := w.size(t)
+	for network := range 600 {
+		refuse(12 + network)
+	}
+	w.Close()
+	if sum := w.counted(t)["credential_missing"].Count; alone != 20000 || sum != 12*2048+600-20000 {
+		t.Errorf("%d one by one, %d counted", alone, sum)
+	}
+	if n := w.size(t) - before; n > 300 {
+		t.Errorf("%d records of 600 networks", n)
+	}
+}
+
+// Who has a token of a provider may be anybody: what policy denies them is counted too.
+func TestCrowdOfAProvidersUsers(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.local = func(attest.Conn, []string) (*identity.Proof, error) {
+		return &identity.Proof{Principal: identity.Principal{Kind: identity.User, Provider: "ci", Name: "repo:x"}, Provider: "ci", Still: func(context.Context) error { return nil }}, nil
+	}
+	a := guard.Attempt{Action: guard.ActionMetadata, Resource: guard.ToItself(), Credentials: []guard.Credential{guard.Local(attest.Conn{}, nil)}}
+	for range 2048 + 7 {
+		_, _ = w.Admit(t.Context(), a)
+	}
+	w.Close()
+	if got := w.counted(t)["no_match"].Count; got != 7 {
+		t.Errorf("counted %d", got)
 	}
 }
 

@@ -22,6 +22,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/sallyport-dev/sallyport/internal/attest"
 	"github.com/sallyport-dev/sallyport/internal/fault"
 	"github.com/sallyport-dev/sallyport/internal/gateway"
 	"github.com/sallyport-dev/sallyport/internal/guard"
@@ -128,10 +129,22 @@ type exchange struct {
 	identity  http.Header // set upstream
 }
 
+// maxMethod is the longest method that is an action, in bytes: longer than any that is
+// registered (RFC 9110 section 16.1).
+const maxMethod = 32
+
+// action is what a method asks for, in policy's words.
+func action(method string) string {
+	if len(method) > maxMethod {
+		method = "other"
+	}
+	return "http." + strings.ToLower(method)
+}
+
 // admit does everything that comes before the upstream is dialled, and answers
 // the client when the answer is no.
 func (x *exchange) admit() bool {
-	a := guard.Attempt{Action: "http." + strings.ToLower(x.r.Method)}
+	a := guard.Attempt{Action: action(x.r.Method), Caller: attest.FromContext(x.r.Context())}
 	a.Peer, _ = netip.ParseAddrPort(x.r.RemoteAddr)
 	a.TraceID = traceID(x.r.Header.Get("Traceparent"))
 	host, ok := hostName(x.r.Host)

@@ -76,7 +76,7 @@ type App struct {
 // open.
 func New(ctx context.Context, c *config.Config, o Options) (_ *App, err error) {
 	o.complete()
-	a := &App{c: c, o: o, shares: newShares(descriptors())}
+	a := &App{c: c, o: o, shares: newShares(Descriptors())}
 	defer func() {
 		if err != nil {
 			a.release()
@@ -171,7 +171,7 @@ func (a *App) wire() error {
 		for i := range c.Services {
 			targets = append(targets, httpproxy.Target{Service: c.Services[i].Name, Config: *c.Services[i].HTTP})
 		}
-		if err := a.listen("gateway", c.Gateway.Listen, a.shares.gateway, func(string) http.Handler { return httpproxy.New(core, targets) }); err != nil {
+		if err := a.listen("gateway", c.Gateway.Listen, a.shares.gateway, func(string) http.Handler { return httpproxy.New(core, targets, Descriptors()/10) }); err != nil {
 			return err
 		}
 	}

@@ -19,12 +19,31 @@ func CheckDir(dir string) error {
 		return fmt.Errorf("data_dir: %w", err)
 	}
 	switch {
-	case st.Mode&0o002 != 0:
-		return fmt.Errorf("data_dir %s: everybody may write to it: chmod 711 it", dir)
+	case st.Mode&0o022 != 0:
+		return fmt.Errorf("data_dir %s has mode %#o: others may write to it: chmod 711 it", dir, st.Mode&0o7777)
 	case st.Uid != uint32(os.Geteuid()) && st.Uid != 0:
 		return fmt.Errorf("data_dir %s: it belongs to uid %d, and this server is uid %d: chown it, or run as its owner", dir, st.Uid, os.Geteuid())
 	}
 	return nil
+}
+
+// Exchangeable returns the folders above dir whose owner, or others who may write to it, could
+// put another folder in dir's place.
+func Exchangeable(dir string) []string {
+	var out []string
+	for at := filepath.Dir(dir); ; at = filepath.Dir(at) {
+		var st unix.Stat_t
+		sticky := false
+		if unix.Stat(at, &st) == nil {
+			sticky = st.Mode&unix.S_ISVTX != 0
+			if st.Uid != 0 && st.Uid != uint32(os.Geteuid()) || st.Mode&0o022 != 0 && !sticky {
+				out = append(out, at)
+			}
+		}
+		if at == filepath.Dir(at) {
+			return out
+		}
+	}
 }
 
 // Writable fails when this process may not put files into dir.
@@ -53,9 +72,9 @@ func lockDir(dir string) (*os.File, error) {
 	return f, nil
 }
 
-// descriptors returns how many files this process may have open; the runtime has
+// Descriptors returns how many files this process may have open; the runtime has
 // raised the soft limit to the hard one.
-func descriptors() int {
+func Descriptors() int {
 	var l unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &l); err != nil || l.Cur > 1<<20 {
 		return 1 << 20

@@ -30,8 +30,11 @@ func lockDir(dir string) (*os.File, error) {
 // CheckDir leaves folders to the system's own rights.
 func CheckDir(string) error { return nil }
 
+// Exchangeable leaves folders to the system's own rights.
+func Exchangeable(string) []string { return nil }
+
 // Writable leaves folders to the system's own rights.
 func Writable(string) error { return nil }
 
-// descriptors returns how many files this process may have open.
-func descriptors() int { return 1 << 20 }
+// Descriptors returns how many files this process may have open.
+func Descriptors() int { return 1 << 20 }

@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"sync"
 	"syscall"
+	"time"
 )
 
 // A Conn names an accepted local connection: over loopback TCP by its ends, over a
@@ -97,11 +98,14 @@ type Listener struct {
 	net.Listener
 	network *Network
 	kernel  kernelOf
+	ports   *ports
 }
 
 // Listen makes callers of l attestable. l listens in the network namespace n; nil
 // is our own.
-func Listen(l net.Listener, n *Network) *Listener { return &Listener{l, n, newKernel()} }
+func Listen(l net.Listener, n *Network) *Listener {
+	return &Listener{l, n, newKernel(), newPorts(time.Now)}
+}
 
 // Accept returns a connection of which Of knows the caller. Over a Unix socket the
 // kernel is asked at once who connected.
@@ -121,8 +125,13 @@ func (l *Listener) Accept() (net.Conn, error) {
 	}
 	f, err := l.kernel.look(context.Background(), out.conn, shallow)
 	conn := out.conn
-	out.conn.first = &firstLook{facts: f, err: err, attested: f.attested(), origin: l.origin(&conn, f, err),
-		alone: sync.OnceValue(func() error { return l.kernel.alone(&conn) })}
+	out.conn.first = &firstLook{facts: f, err: err, attested: f.attested(), origin: l.origin(&conn, f, err), alone: func() error { return nil }}
+	if conn.unix == nil {
+		var again bool
+		if out.done, again = l.ports.open(conn.Peer.Port()); again {
+			out.conn.first.alone = sync.OnceValue(func() error { return l.kernel.alone(&conn) })
+		}
+	}
 	return out, nil
 }
 
@@ -151,11 +160,15 @@ type kernelOf interface {
 type accepted struct {
 	net.Conn
 	conn Conn
+	done func() // with its port; nil over a Unix socket
 }
 
 // Close ends the connection, and with it what was held to recognise the caller.
 func (a *accepted) Close() error {
 	a.conn.unix.close()
+	if a.done != nil {
+		a.done()
+	}
 	return a.Conn.Close()
 }
 

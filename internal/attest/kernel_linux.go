@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 )
 
 // kernel answers who a caller is.
@@ -17,6 +18,10 @@ type kernel struct {
 // maxScans is how many looks at all processes may run at a time, so that callers
 // who make us look cannot take every core.
 const maxScans = 2
+
+// scanTimeout bounds one look at all processes: users who hold millions of descriptors
+// make it long.
+const scanTimeout = 10 * time.Second
 
 func newKernel() *kernel { return &kernel{own: newDiag(), scans: newTurns(maxScans), sums: newSums()} }
 
@@ -53,6 +58,8 @@ func (k *kernel) holders(ctx context.Context, c *Conn, f *Facts) error {
 		return err
 	}
 	defer k.scans.end()
+	ctx, cancel := context.WithTimeout(ctx, scanTimeout)
+	defer cancel()
 	var err error
 	f.depth = processes
 	if c.unix == nil {
@@ -88,9 +95,6 @@ func (k *kernel) owner(c *Conn) (Facts, error) { return k.diagOf(c).inet(c) }
 // the other must know its sequence numbers, which a clock gives). None can be added
 // later. Whose bytes are whose cannot be told then.
 func (k *kernel) alone(c *Conn) error {
-	if c.unix != nil {
-		return nil
-	}
 	n, err := k.diagOf(c).count(c)
 	switch {
 	case err != nil:

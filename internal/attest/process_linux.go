@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -38,11 +39,17 @@ func (k *kernel) processes(ctx context.Context, inode uint64) ([]Process, error)
 	}
 	want := []byte("socket:[" + strconv.FormatUint(inode, 10) + "]")
 	var out []Process
+	var slowest int
+	var longest time.Duration
 	for _, pid := range pids {
 		if err := ctx.Err(); err != nil {
-			return nil, err
+			return nil, fmt.Errorf("look for who holds the caller's socket: %w; process %d took %v of it, with the descriptors it has", err, slowest, longest)
 		}
+		began := time.Now()
 		p, err := holder(pid, want)
+		if took := time.Since(began); took > longest {
+			slowest, longest = pid, took
+		}
 		if err != nil && !ended(err) && !denied(err) {
 			return nil, fmt.Errorf("look into process %d: %w", pid, err)
 		}

@@ -31,6 +31,11 @@ const (
 	atUID         = 64
 	atInode       = 68
 
+	tcpDiag       = 18 // TCPDIAG_GETSOCK, with a struct inet_diag_req
+	inetRequestV1 = 60
+	atSocketIDV1  = 4
+	atStatesV1    = 52
+
 	unixRequest = 24
 	unixReply   = 16
 	atUnixInode = 4
@@ -167,34 +172,27 @@ func (d *diag) inet(c *Conn) (Facts, error) {
 }
 
 // count returns how many sockets there are at the caller's end of a TCP connection, in
-// any state in which one can have sent, or can send.
-func (d *diag) count(c *Conn) (int, error) {
-	families := []byte{unix.AF_INET6} // IPv6 sockets have IPv4 addresses, too
-	if c.Peer.Addr().Unmap().Is4() {
-		families = append(families, unix.AF_INET)
-	}
-	request := inetRequestFor(c)
-	binary.NativeEndian.PutUint32(request[4:], anyState)
-	clear(request[atSocketID+4 : atSocketID+sizePortsAddr]) // the kernel compares ports alone
-	n := 0
-	for _, family := range families {
-		request[0] = family
-		err := d.dump(request[:], func(b []byte) {
-			var want [sizePortsAddr]byte
-			putEnds(want[:], c, b[0] == unix.AF_INET6)
-			if [sizePortsAddr]byte(b[atReplyID:]) == want {
-				n++
-			}
-		})
-		if err != nil {
-			return 0, err
+// any state in which one can have sent, or can send. It asks in the first form of the
+// request (struct inet_diag_req), which alone is about IPv4 and IPv6 at once: IPv6 sockets
+// have IPv4 addresses, too. The kernel compares the ports, and goes through its whole
+// table for it.
+func (d *diag) count(c *Conn) (n int, err error) {
+	var request [inetRequestV1]byte
+	binary.BigEndian.PutUint16(request[atSocketIDV1:], c.Peer.Port())
+	binary.BigEndian.PutUint16(request[atSocketIDV1+2:], c.Here.Port())
+	binary.NativeEndian.PutUint32(request[atStatesV1:], anyState)
+	err = d.dump(tcpDiag, request[:], func(b []byte) {
+		var want [sizePortsAddr]byte
+		putEnds(want[:], c, b[0] == unix.AF_INET6)
+		if [sizePortsAddr]byte(b[atReplyID:]) == want {
+			n++
 		}
-	}
-	return n, nil
+	})
+	return n, err
 }
 
 // dump sends one request for many answers, and calls each with the payload of each.
-func (d *diag) dump(request []byte, each func([]byte)) error {
+func (d *diag) dump(kind uint16, request []byte, each func([]byte)) error {
 	fd, err := d.open()
 	if err != nil {
 		return err
@@ -203,7 +201,7 @@ func (d *diag) dump(request []byte, each func([]byte)) error {
 	message := make([]byte, headerSize, headerSize+len(request))
 	message = append(message, request...)
 	binary.NativeEndian.PutUint32(message[0:], uint32(len(message)))
-	binary.NativeEndian.PutUint16(message[4:], diagByID)
+	binary.NativeEndian.PutUint16(message[4:], kind)
 	binary.NativeEndian.PutUint16(message[6:], unix.NLM_F_REQUEST|unix.NLM_F_DUMP)
 	if _, err := unix.Write(fd, message); err != nil {
 		return fmt.Errorf("ask sock_diag: %w", err)
@@ -215,14 +213,14 @@ func (d *diag) dump(request []byte, each func([]byte)) error {
 			return fmt.Errorf("ask sock_diag: %w", err)
 		}
 		for b := buf[:n]; len(b) >= headerSize; {
-			size, kind := int(binary.NativeEndian.Uint32(b)), binary.NativeEndian.Uint16(b[4:])
+			size, got := int(binary.NativeEndian.Uint32(b)), binary.NativeEndian.Uint16(b[4:])
 			switch {
 			case size < headerSize || size > len(b):
 				return fmt.Errorf("sock_diag gave %d bytes of %d", len(b), size)
-			case kind == unix.NLMSG_DONE:
+			case got == unix.NLMSG_DONE:
 				return nil
-			case kind != diagByID || size < headerSize+inetReply:
-				return fmt.Errorf("sock_diag gave a message of type %d with %d bytes", kind, size)
+			case got != kind || size < headerSize+inetReply:
+				return fmt.Errorf("sock_diag gave a message of type %d with %d bytes", got, size)
 			}
 			each(b[headerSize:size])
 			b = b[min((size+3)&^3, len(b)):]

@@ -160,6 +160,9 @@ func (f *findings) folder(c *config.Config) {
 	default:
 		f.add("ok", "data_dir", "%s", c.DataDir)
 	}
+	for _, at := range app.Exchangeable(c.DataDir) {
+		f.add("warn", "data_dir", "%s belongs to another user, or others may write to it: they can put another folder in the place of %s", at, c.DataDir)
+	}
 	if dir := filepath.Dir(c.Workload.Listen); dir != c.DataDir {
 		_, err := os.Stat(dir)
 		f.judge("fail", "workload.listen", c.Workload.Listen, err)

@@ -17,6 +17,7 @@ import (
 	"github.com/go-json-experiment/json"
 	"github.com/spf13/cobra"
 
+	"github.com/sallyport-dev/sallyport/internal/app"
 	"github.com/sallyport-dev/sallyport/internal/attest"
 	"github.com/sallyport-dev/sallyport/internal/door"
 	"github.com/sallyport-dev/sallyport/internal/door/metadata"
@@ -80,8 +81,9 @@ func doorArguments(socket, account string, pid int) []string {
 	return []string{doorUse, "--socket", socket, "--as", account, "--for", strconv.Itoa(pid)}
 }
 
-// doorConnections is how many connections one program may have at its door.
-const doorConnections = 1024
+// doorConnections is how many connections a door has at most: a quarter of the files that
+// it may have open. Who holds the most loses them to who holds fewer.
+func doorConnections() int { return min(1024, app.Descriptors()/4) }
 
 func runDoorCommand(e *env) *cobra.Command {
 	var socket, account string
@@ -165,7 +167,7 @@ func makeDoor(ctx context.Context, socket, account string, pid int) (*http.Serve
 		Handler:     private.New(l.Addr().String(), socket, account, kin),
 		ConnContext: door.ConnContext, ReadHeaderTimeout: httpproxy.ReadHeaderTimeout, IdleTimeout: httpproxy.IdleTimeout,
 		MaxHeaderBytes: httpproxy.MaxHeaderBytes, DisableGeneralOptionsHandler: true,
-	}, door.Listen(l, nil, door.NewShares(doorConnections, 0)), kin, nil
+	}, door.Listen(l, nil, door.NewShares(0, doorConnections())), kin, nil
 }
 
 // mayRun asks the server once, so that a refusal is told before the program starts, and

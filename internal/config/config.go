@@ -217,7 +217,7 @@ func (c *Config) checkListeners(m *mistakes) {
 		switch host, _, err := net.SplitHostPort(addr); {
 		case err != nil:
 			m.add(path, "%q: want an address and a port, such as 127.0.0.1:8400", addr)
-		case host == "localhost":
+		case strings.EqualFold(strings.TrimSuffix(host, "."), "localhost"):
 			m.add(path, "%q: %v", addr, door.ErrLocalhost)
 		}
 	}

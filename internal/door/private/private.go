@@ -17,6 +17,7 @@ import (
 	"net/http/httputil"
 	"net/url"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/sallyport-dev/sallyport/internal/attest"
@@ -40,7 +41,15 @@ type Door struct {
 	local  door.Local // for its Check alone
 	proxy  *httputil.ReverseProxy
 	report string // where refusals are told
+
+	mu   sync.Mutex
+	told int       // of late
+	last time.Time // when told was begun to be counted anew
 }
+
+// How many refusals the server is told of in a minute: strangers make them, and the server
+// counts them with the door's own user.
+const maxTold = 60
 
 // New returns a Door that listens on address and speaks for account to the server
 // behind socket.
@@ -59,6 +68,7 @@ func New(address, socket, account string, kin Kin) *Door {
 				return (&net.Dialer{}).DialContext(ctx, "unix", socket)
 			},
 			MaxIdleConnsPerHost: 16,
+			MaxConnsPerHost:     64,
 			IdleConnTimeout:     time.Minute,
 		},
 		ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelError), // there is nobody to read it
@@ -96,9 +106,22 @@ func (d *Door) turnAway(w http.ResponseWriter, r *http.Request, reason guard.Rea
 	refuse(w, door.Status(w.Header(), f), f.Public+d.tell(r.Context(), reason, why))
 }
 
+func (d *Door) mayTell(now time.Time) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if now.Sub(d.last) > time.Minute {
+		d.told, d.last = 0, now
+	}
+	d.told++
+	return d.told <= maxTold
+}
+
 // tell has the server record why a caller was turned away, and returns the decision for
 // the caller; "" when the server cannot be reached, or counts such refusals by now.
 func (d *Door) tell(ctx context.Context, reason guard.Reason, why error) string {
+	if !d.mayTell(time.Now()) {
+		return ""
+	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, d.report+"?"+string(reason), strings.NewReader(why.Error()))
 	if err != nil {
 		return ""

@@ -53,7 +53,8 @@ func bearer(h http.Header) (raw, header string, err error) {
 var ownedHeaders = map[string]bool{
 	"x-real-ip": true, "forwarded": true, "x-original-url": true, "x-rewrite-url": true, "x-original-uri": true,
 	"x-original-method": true, "x-http-method-override": true, "x-http-method": true, "x-method-override": true,
-	"proxy-authorization": true, "proxy-connection": true, "true-client-ip": true, "x-client-ip": true, "cf-connecting-ip": true,
+	"proxy-authorization": true, "proxy-connection": true, "proxy": true, // which CGI programs take for a proxy to use
+	"true-client-ip": true, "x-client-ip": true, "cf-connecting-ip": true,
 }
 
 // ownedFamilies are whole families of such names.

@@ -147,7 +147,7 @@ func newRig(t testing.TB, s settings) *rig {
 	logger := slog.New(slog.DiscardHandler)
 	core := gateway.Core{Guard: newGuard(t, s.log, logger), Logger: logger,
 		Assert: issuer.New(issuer.Config{URL: issuerURL}, trustDomain, nil, ours().set, time.Now)}
-	front := httptest.NewUnstartedServer(httpproxy.New(core, []httpproxy.Target{{Service: "app", Config: config}}))
+	front := httptest.NewUnstartedServer(httpproxy.New(core, []httpproxy.Target{{Service: "app", Config: config}}, 0))
 	front.Config.MaxHeaderBytes, front.Config.ReadHeaderTimeout = httpproxy.MaxHeaderBytes, httpproxy.ReadHeaderTimeout
 	front.Config.ErrorLog = slog.NewLogLogger(logger.Handler(), slog.LevelWarn)
 	front.Start()

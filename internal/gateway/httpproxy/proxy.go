@@ -62,8 +62,9 @@ type Proxy struct {
 	forward httputil.ReverseProxy // copied for each request, whose hooks are its own
 }
 
-// New returns a Proxy for targets, whose Configs are complete.
-func New(core gateway.Core, targets []Target) *Proxy {
+// New returns a Proxy for targets, whose Configs are complete. It keeps at most idle
+// connections to upstreams that nobody uses; 0 is no bound.
+func New(core gateway.Core, targets []Target, idle int) *Proxy {
 	p := &Proxy{core: core, routes: map[string]*route{}}
 	for _, t := range targets {
 		r := &route{service: t.Service, config: t.Config, own: map[string]bool{}, realm: t.Service, upstream: t.Config.upstream}
@@ -75,15 +76,16 @@ func New(core gateway.Core, targets []Target) *Proxy {
 		}
 	}
 	p.forward = httputil.ReverseProxy{
-		Transport:  transport(),
+		Transport:  transport(idle),
 		BufferPool: &buffers{},
 		ErrorLog:   slog.NewLogLogger(core.Logger.Handler(), slog.LevelWarn),
 	}
 	return p
 }
 
-func transport() *http.Transport {
+func transport(idle int) *http.Transport {
 	return &http.Transport{
+		MaxIdleConns:           idle,
 		Proxy:                  nil, // an upstream is where the file says, not where the environment does
 		DialContext:            (&net.Dialer{Timeout: dialTimeout}).DialContext,
 		TLSHandshakeTimeout:    dialTimeout,

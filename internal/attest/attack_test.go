@@ -511,7 +511,8 @@ func TestDeadConnectionIsNotTheNextOneOfThatPort(t *testing.T) {
 func afterReset(t *testing.T, address string) (port string, c net.Conn) {
 	t.Helper()
 	for range 50 {
-		dead, err := net.Dial("tcp4", address)
+		// from a port that nothing is bound to, not even what waits (TIME_WAIT)
+		dead, err := (&net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)}}).Dial("tcp4", address)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -135,7 +135,11 @@ func (m *mint) get(ctx context.Context, d *dial) (raw string, expires time.Time,
 	case resp.StatusCode >= http.StatusInternalServerError || resp.StatusCode == http.StatusTooManyRequests:
 		return "", expires, failed(errors.New("the server cannot give a token now: " + printable(strings.TrimSpace(raw))))
 	case resp.StatusCode != http.StatusOK:
-		return "", expires, no(errors.New("no token: " + printable(strings.TrimSpace(raw)) + owners(raw, d.socket)))
+		hint := ""
+		if strings.Contains(raw, "several accounts") {
+			hint = ", with --account"
+		}
+		return "", expires, no(errors.New("no token: " + printable(strings.TrimSpace(raw)) + hint + owners(raw, d.socket)))
 	}
 	t, err := token.Parse(raw)
 	if err != nil {

@@ -222,6 +222,13 @@ func TestRun(t *testing.T) {
 			t.Errorf("got %q, %q, status %d", out, problem, status)
 		}
 	})
+	t.Run("who waits for a change keeps nobody from a token", func(t *testing.T) {
+		wait := strings.Replace(who, "instance/service-accounts/default/email", "project/project-id?wait_for_change=true", 1)
+		script := `for i in $(seq 70); do ` + wait + ` > /dev/null & done; sleep 1; ` + who + `; kill $(jobs -p) 2> /dev/null; true`
+		if out, problem, status := result(r.command(runUser, "orders", "bash", "-c", script)); out != "orders@sa.acme.internal" || status != 0 {
+			t.Errorf("got %q, %q, status %d", out, problem, status)
+		}
+	})
 	t.Run("an escaped slash stays one", func(t *testing.T) {
 		out, problem, status := result(r.command(runUser, "orders", "sh", "-c", strings.Replace(who, "instance/service-accounts/default/email", "project%2Fproject-id", 1)))
 		if decision.ReplaceAllString(out, "") != "not found\n" || status != 0 {

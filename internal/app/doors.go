@@ -166,8 +166,7 @@ func (a *App) serveWorkloads(local door.Local, mint *issuer.Issuer) error {
 		case strings.HasPrefix(r.URL.Path, private.Prefix) && h != nil:
 			h.ServeHTTP(w, r)
 		case strings.HasPrefix(r.URL.Path, private.Prefix) && identity.ValidName(name): // to be refused and recorded
-			h, _ := a.runAs(name, m, local)
-			h.ServeHTTP(w, r)
+			private.Unknown(a.guard, name).ServeHTTP(w, r)
 		default:
 			rest.ServeHTTP(w, r)
 		}

@@ -171,6 +171,9 @@ func TestBoundsOfLocalRequests(t *testing.T) {
 			t.Errorf("40 KiB of header fields over %s: %s", network, resp.Status)
 		}
 	}
+	if status, body := overSocket(t, config.WorkloadSocket(p.dir), "GET", private.Prefix+"ghost/computeMetadata/v1/project/project-id?wait_for_change=true", "", http.Header{google: {"Google"}}); status != 403 || !strings.Contains(body, "not allowed (decision dev-") {
+		t.Errorf("what is public, as an account that is not there: %d %s", status, body)
+	}
 	refused := private.Prefix + "orders" + private.RefusedPath
 	if status, _ := overSocket(t, config.WorkloadSocket(p.dir), "GET", refused, "", nil); status != 404 {
 		t.Errorf("a report by GET: %d", status)

@@ -98,13 +98,17 @@ type Listener struct {
 	net.Listener
 	network *Network
 	kernel  kernelOf
-	ports   *ports
+	ports   *ports // nil of Unix sockets
 }
 
 // Listen makes callers of l attestable. l listens in the network namespace n; nil
 // is our own.
 func Listen(l net.Listener, n *Network) *Listener {
-	return &Listener{l, n, newKernel(), newPorts(time.Now)}
+	out := &Listener{Listener: l, network: n, kernel: newKernel()}
+	if at, ok := l.Addr().(*net.TCPAddr); ok {
+		out.ports = newPorts(time.Now, func() ([]uint16, error) { return out.kernel.towards(n, uint16(at.Port)) })
+	}
+	return out
 }
 
 // Accept returns a connection of which Of knows the caller. Over a Unix socket the
@@ -126,7 +130,7 @@ func (l *Listener) Accept() (net.Conn, error) {
 	f, err := l.kernel.look(context.Background(), out.conn, shallow)
 	conn := out.conn
 	out.conn.first = &firstLook{facts: f, err: err, attested: f.attested(), origin: l.origin(&conn, f, err), alone: func() error { return nil }}
-	if conn.unix == nil {
+	if l.ports != nil {
 		var again bool
 		if out.done, again = l.ports.open(conn.Peer.Port()); again {
 			out.conn.first.alone = sync.OnceValue(func() error { return l.kernel.alone(&conn) })
@@ -155,6 +159,7 @@ type kernelOf interface {
 	look(context.Context, Conn, wants) (Facts, error)
 	owner(*Conn) (Facts, error)
 	alone(*Conn) error
+	towards(*Network, uint16) ([]uint16, error)
 }
 
 type accepted struct {

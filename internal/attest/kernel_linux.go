@@ -93,7 +93,8 @@ func (k *kernel) owner(c *Conn) (Facts, error) { return k.diagOf(c).inet(c) }
 // one to the device lo and connect before the caller does: the kernel takes the two for
 // different connections, and the bytes of both for our end's (SO_BINDTODEVICE, socket(7);
 // the other must know its sequence numbers, which a clock gives). None can be added
-// later. Whose bytes are whose cannot be told then.
+// later. Whose bytes are whose cannot be told then. It is asked of ports that somebody
+// connected from before (ports).
 func (k *kernel) alone(c *Conn) error {
 	n, err := k.diagOf(c).count(c)
 	switch {
@@ -103,6 +104,11 @@ func (k *kernel) alone(c *Conn) error {
 		return fmt.Errorf("%d sockets have the caller's address and port, want one alone: whose bytes came cannot be told", n)
 	}
 	return nil
+}
+
+// towards returns the ports from which there are sockets towards port, ours.
+func (k *kernel) towards(n *Network, port uint16) ([]uint16, error) {
+	return k.diagOf(&Conn{network: n}).towards(port)
 }
 
 func (k *kernel) diagOf(c *Conn) *diag {

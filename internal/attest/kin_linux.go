@@ -143,7 +143,7 @@ func (k *kernel) visible(ctx context.Context, inode uint64) ([]int, error) {
 		if err != nil {
 			continue // it ended
 		}
-		if has, _ := h.holds(want); has { // an error: it is not ours to look into
+		if has, _ := h.holds(ctx, want); has { // an error: it is not ours to look into
 			out = append(out, pid)
 		}
 		h.close()

@@ -17,6 +17,8 @@ func (kernel) owner(*Conn) (Facts, error) { return Facts{}, ErrUnsupported }
 
 func (kernel) alone(*Conn) error { return ErrUnsupported }
 
+func (kernel) towards(*Network, uint16) ([]uint16, error) { return nil, ErrUnsupported }
+
 // Able says that nothing can be looked at.
 func Able() Ability {
 	return Ability{Sockets: ErrUnsupported, Unix: ErrUnsupported, Processes: ErrUnsupported}

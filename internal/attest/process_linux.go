@@ -46,18 +46,18 @@ func (k *kernel) processes(ctx context.Context, inode uint64) ([]Process, error)
 			return nil, fmt.Errorf("look for who holds the caller's socket: %w; process %d took %v of it, with the descriptors it has", err, slowest, longest)
 		}
 		began := time.Now()
-		p, err := holder(pid, want)
+		p, err := holder(ctx, pid, want)
 		if took := time.Since(began); took > longest {
 			slowest, longest = pid, took
 		}
-		if err != nil && !ended(err) && !denied(err) {
+		if err != nil && ctx.Err() == nil && !ended(err) && !denied(err) {
 			return nil, fmt.Errorf("look into process %d: %w", pid, err)
 		}
 		if p != nil {
 			out = append(out, *p)
 		}
 	}
-	return out, nil
+	return out, ctx.Err()
 }
 
 // ended reports that a process or one of its descriptors went away under our eyes.
@@ -68,13 +68,13 @@ func ended(err error) bool { return errors.Is(err, unix.ENOENT) || errors.Is(err
 // is the only one there is none.
 func denied(err error) bool { return errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM) }
 
-func holder(pid int, want []byte) (*Process, error) {
+func holder(ctx context.Context, pid int, want []byte) (*Process, error) {
 	h, err := openProcess(pid)
 	if err != nil {
 		return nil, err
 	}
 	defer h.close()
-	if has, err := h.holds(want); err != nil || !has {
+	if has, err := h.holds(ctx, want); err != nil || !has {
 		return nil, err
 	}
 	out, err := h.describe()
@@ -107,8 +107,8 @@ func allPIDs() ([]int, error) {
 // holds reports whether a descriptor of the process is the socket that want names.
 // Threads may have descriptors of their own (unshare(2), CLONE_FILES), so those that
 // do not share the process's are looked at too.
-func (p process) holds(want []byte) (bool, error) {
-	has, err := p.holdsIn("fd", want)
+func (p process) holds(ctx context.Context, want []byte) (bool, error) {
+	has, err := p.holdsIn(ctx, "fd", want)
 	if has || err != nil {
 		return has, err
 	}
@@ -120,7 +120,7 @@ func (p process) holds(want []byte) (bool, error) {
 		if n, err := strconv.Atoi(tid); err != nil || n == p.pid || sharesFiles(p.pid, n) {
 			continue
 		}
-		has, err := p.holdsIn("task/"+tid+"/fd", want)
+		has, err := p.holdsIn(ctx, "task/"+tid+"/fd", want)
 		if has || err != nil && !ended(err) {
 			return has, err
 		}
@@ -146,7 +146,7 @@ func (p process) list(name string) ([]string, error) {
 	return f.Readdirnames(-1)
 }
 
-func (p process) holdsIn(dir string, want []byte) (bool, error) {
+func (p process) holdsIn(ctx context.Context, dir string, want []byte) (bool, error) {
 	fd, err := unix.Openat(p.dir, dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return false, err
@@ -155,6 +155,9 @@ func (p process) holdsIn(dir string, want []byte) (bool, error) {
 	f := make([]byte, 8192)
 	link := make([]byte, 64) // longer names are no sockets'
 	for {
+		if err := ctx.Err(); err != nil {
+			return false, err
+		}
 		n, err := unix.ReadDirent(fd, f)
 		if err != nil || n == 0 {
 			return false, err

@@ -177,11 +177,7 @@ func (d *diag) inet(c *Conn) (Facts, error) {
 // have IPv4 addresses, too. The kernel compares the ports, and goes through its whole
 // table for it.
 func (d *diag) count(c *Conn) (n int, err error) {
-	var request [inetRequestV1]byte
-	binary.BigEndian.PutUint16(request[atSocketIDV1:], c.Peer.Port())
-	binary.BigEndian.PutUint16(request[atSocketIDV1+2:], c.Here.Port())
-	binary.NativeEndian.PutUint32(request[atStatesV1:], anyState)
-	err = d.dump(tcpDiag, request[:], func(b []byte) {
+	err = d.towardsFrom(c.Here.Port(), c.Peer.Port(), func(b []byte) {
 		var want [sizePortsAddr]byte
 		putEnds(want[:], c, b[0] == unix.AF_INET6)
 		if [sizePortsAddr]byte(b[atReplyID:]) == want {
@@ -189,6 +185,21 @@ func (d *diag) count(c *Conn) (n int, err error) {
 		}
 	})
 	return n, err
+}
+
+// towards returns the ports of the sockets that are connected, or were, to this one.
+func (d *diag) towards(port uint16) (from []uint16, err error) {
+	err = d.towardsFrom(port, 0, func(b []byte) { from = append(from, binary.BigEndian.Uint16(b[atReplyID:])) })
+	return from, err
+}
+
+// towardsFrom calls each with the sockets to a port, from another one if that is not 0.
+func (d *diag) towardsFrom(to, from uint16, each func([]byte)) error {
+	var request [inetRequestV1]byte
+	binary.BigEndian.PutUint16(request[atSocketIDV1:], from)
+	binary.BigEndian.PutUint16(request[atSocketIDV1+2:], to)
+	binary.NativeEndian.PutUint32(request[atStatesV1:], anyState)
+	return d.dump(tcpDiag, request[:], each)
 }
 
 // dump sends one request for many answers, and calls each with the payload of each.

@@ -16,9 +16,9 @@ var namesCaller = map[string]bool{
 
 // namesCallerFamilies begin such fields.
 var namesCallerFamilies = []string{
-	"x-remote-", "x-webauth-", "x-auth-request-", "x-auth-user", "x-auth-email", "x-auth-name", "x-auth-groups", "oidc-claim-", "mellon-", "impersonate-", "x-authenticated-", "x-authentik-", "x-consumer-", "x-credential-",
+	"x-remote-", "x-webauth-", "x-auth-request-", "x-auth-user", "x-auth-email", "x-auth-name", "x-auth-groups", "oidc-claim-", "mellon-", "shib-", "impersonate-", "sm-user", "iv-", "x-rh-identity", "x-jwt-payload", "x-ms-token-", "x-authenticated-", "x-authentik-", "x-consumer-", "x-credential-",
 	"x-goog-authenticated-", "x-ms-client-principal", "x-pomerium-claim-", "cf-access-authenticated-", "tailscale-",
-	"x-forwarded-tls-client-cert", "x-amzn-mtls-", "x-client-cert", "x-client-dn", "x-client-subject", "ssl-client-", "x-ssl-client-", "x-ssl-subject",
+	"x-forwarded-tls-client-cert", "x-amzn-mtls-", "x-client-cert", "x-client-dn", "x-client-subject", "ssl-client-", "x-ssl-client-", "x-ssl-subject", "x-ssl-cert", "x-tls-client-",
 }
 
 // NamesCaller reports whether a header field, by its folded name, says who calls in

@@ -35,6 +35,10 @@ type Kin interface {
 	Check(ctx context.Context, c attest.Conn) error
 }
 
+// maxForwarded is how many requests the server is asked at a time: more than it lets one
+// user have waiting, or in the making, so that it is the server who says no.
+const maxForwarded = 256
+
 // A Door forwards requests.
 type Door struct {
 	kin    Kin
@@ -68,7 +72,7 @@ func New(address, socket, account string, kin Kin) *Door {
 				return (&net.Dialer{}).DialContext(ctx, "unix", socket)
 			},
 			MaxIdleConnsPerHost: 16,
-			MaxConnsPerHost:     64,
+			MaxConnsPerHost:     maxForwarded,
 			IdleConnTimeout:     time.Minute,
 		},
 		ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelError), // there is nobody to read it

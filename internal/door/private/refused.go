@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/sallyport-dev/sallyport/internal/door"
+	"github.com/sallyport-dev/sallyport/internal/fault"
 	"github.com/sallyport-dev/sallyport/internal/guard"
 )
 
@@ -33,5 +34,25 @@ func Refused(g door.Guard, account string) http.Handler {
 		a := guard.Attempt{Action: guard.ActionMetadata, Resource: guard.ToAccount(account), Caller: &c, Unverified: map[string]string{"reported": string(why)}}
 		f := g.Refuse(r.Context(), a, reason, c.Origin()+" says that its door of `sallyport run` turned a caller away")
 		_, _ = io.WriteString(w, f.Decision)
+	})
+}
+
+// Unknown answers whoever runs as an account that is not there: it is refused, as who may
+// not run as one that is, and recorded.
+func Unknown(g door.Guard, account string) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		c, ok := door.Caller(r.Context())
+		if !ok {
+			http.NotFound(w, r)
+			return
+		}
+		_, err := g.Admit(r.Context(), guard.Attempt{Action: guard.ActionMetadata, Resource: guard.ToItself(), Caller: &c,
+			Credentials: []guard.Credential{guard.RunAs(c, account)}})
+		f := fault.Of(err)
+		why := f.Public
+		if f.Decision != "" {
+			why += " (decision " + f.Decision + ")"
+		}
+		refuse(w, door.Status(w.Header(), f), why)
 	})
 }

@@ -193,6 +193,12 @@ func TestRun(t *testing.T) {
 			}
 		}
 	})
+	t.Run("strangers are told of sixty times a minute", func(t *testing.T) {
+		out, problem, status := result(r.command(0, "orders", "sh", "-c", "for i in $(seq 64); do "+other+" "+who+"; done"))
+		if told, all := strings.Count(out, "(decision "), strings.Count(out, "no identity for this caller"); status != 0 || told != 60 || all != 64 {
+			t.Errorf("%d of %d, %q, status %d", told, all, problem, status)
+		}
+	})
 	t.Run("each reason is in the log", func(t *testing.T) {
 		for reason, flags := range map[string]string{"host_refused": "-s -H 'Host: evil.test'", "request_was_forwarded": "-s -H 'Via: x'", "method_not_allowed": "-s -X POST"} {
 			said, _, _ := result(r.command(runUser, "orders", "sh", "-c", strings.Replace(who, "-s", flags, 1)))
@@ -224,7 +230,7 @@ func TestRun(t *testing.T) {
 	})
 	t.Run("who waits for a change keeps nobody from a token", func(t *testing.T) {
 		wait := strings.Replace(who, "instance/service-accounts/default/email", "project/project-id?wait_for_change=true", 1)
-		script := `for i in $(seq 70); do ` + wait + ` > /dev/null & done; sleep 1; ` + who + `; kill $(jobs -p) 2> /dev/null; true`
+		script := `for i in $(seq 70); do ` + wait + ` > /dev/null & done; sleep 1; ` + strings.Replace(who, "-m 10", "-m 4", 1) + `; kill $(jobs -p) 2> /dev/null; true`
 		if out, problem, status := result(r.command(runUser, "orders", "bash", "-c", script)); out != "orders@sa.acme.internal" || status != 0 {
 			t.Errorf("got %q, %q, status %d", out, problem, status)
 		}

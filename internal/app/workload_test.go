@@ -362,6 +362,16 @@ func TestWorkloadAPIWaitsForNoRequest(t *testing.T) {
 	if resp, err := call(http.NoBody, http.Header{"X": {strings.Repeat("x", 32<<10)}}); err == nil && resp.StatusCode != http.StatusRequestHeaderFieldsTooLarge {
 		t.Errorf("32 KiB of header fields: %s", resp.Status)
 	}
+	get, err := http.NewRequestWithContext(patience(t), "GET", "http://x/computeMetadata/v1/project/project-id", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	get.Header.Set("Metadata-Flavor", "Google")
+	if resp, err := client.Do(get); err != nil || resp.StatusCode != http.StatusHTTPVersionNotSupported {
+		t.Errorf("another door over HTTP/2: %v, %v", resp, err)
+	} else {
+		_ = resp.Body.Close()
+	}
 	endless, w := io.Pipe()
 	defer w.Close()
 	resp, err := call(endless, http.Header{})

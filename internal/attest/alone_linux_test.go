@@ -72,6 +72,11 @@ func TestSecondSocketOfOneAddressAndPort(t *testing.T) {
 	if answer(err) != unattested || !strings.Contains(err.Error(), "2 sockets have the caller's address and port") {
 		t.Errorf("with a second socket: %v", err)
 	}
+	for name, rule := range entriesForUs(t) {
+		if _, err := attestor(account(given, rule)).Prove(t.Context(), victim, []string{given}); err == nil {
+			t.Errorf("%s: with a second socket it is the account", name)
+		}
+	}
 	if _, err := a.ProveUser(t.Context(), victim); answer(err) != unattested {
 		t.Errorf("as a user: %v", err)
 	}

@@ -18,6 +18,7 @@ type head struct {
 	origin string
 	size   uint64
 	root   tlog.Hash
+	note   []byte // as it was signed; nil if it was not
 }
 
 // sign returns h as a signed note.
@@ -85,6 +86,7 @@ func readHead(dir string, v note.Verifier) (head, error) {
 	if err != nil {
 		return head{}, &Bad{File: checkpointFile, What: err.Error()}
 	}
+	h.note = msg
 	return h, nil
 }
 

@@ -4,7 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
+	"strings"
+	"sync"
 )
 
 // Bad says where a log is not what it should be.
@@ -16,7 +19,7 @@ type Bad struct {
 
 // Error names file, entry and mistake.
 func (b *Bad) Error() string {
-	if b.File == checkpointFile || b.File == publicFile {
+	if !strings.HasSuffix(b.File, segmentSuffix) && b.File != segmentsDir {
 		return b.File + ": " + b.What
 	}
 	return fmt.Sprintf("%s: entry %d: %s", b.File, b.Seq, b.What)
@@ -33,10 +36,12 @@ type cursor struct {
 	// damaged frame is damage, behind it perhaps a write that is under way
 	covered func() uint64
 
-	seq   uint64 // of the next frame
-	file  *os.File
-	first uint64 // of file
-	scan  *scanner
+	places *places // where bundles begin; may be nil
+	seq    uint64  // of the next frame
+	file   *os.File
+	first  uint64 // of file
+	begin  uint64 // of the log, as far as it was looked for: what is before it was pruned
+	scan   *scanner
 }
 
 // next returns the next frame, errEnd, or *Bad. The frame is valid until the next
@@ -74,6 +79,9 @@ func (c *cursor) again() (frame, int, error) {
 	if err != nil {
 		return frame{}, 0, err
 	}
+	if c.seq < c.begin {
+		return frame{}, 0, fmt.Errorf("%w: %d was pruned meanwhile, the log begins with entry %d", ErrNotFound, c.seq, c.begin)
+	}
 	c.scan.have = nil
 	f, n, err := c.scan.peek()
 	sure := more || c.seq < covered
@@ -100,6 +108,9 @@ func (c *cursor) bad(what string) error {
 // later returns the first entry of the segment after the current one, if any.
 func (c *cursor) later() (uint64, bool, error) {
 	firsts, err := segments(c.dir)
+	if len(firsts) > 0 && firsts[0]%bundleEntries == 0 {
+		c.begin = firsts[0]
+	}
 	for _, first := range firsts {
 		if first > c.first {
 			return first, true, err
@@ -122,17 +133,27 @@ func (c *cursor) open() error {
 		}
 	}
 	if !found {
+		if len(firsts) > 0 && firsts[0]%bundleEntries == 0 {
+			return fmt.Errorf("%w: %d was pruned, the log begins with entry %d", ErrNotFound, c.seq, firsts[0])
+		}
 		if len(firsts) > 0 || c.covered() > c.seq {
 			return &Bad{File: segmentsDir, Seq: c.seq, What: "its segment is missing"}
 		}
 		return errEnd
 	}
 	f, err := os.Open(segmentPath(c.dir, c.first))
+	if errors.Is(err, fs.ErrNotExist) { // it was here a moment ago
+		return fmt.Errorf("%w: %d was pruned meanwhile", ErrNotFound, c.seq)
+	}
 	if err != nil {
 		return err
 	}
 	c.file, c.scan = f, newScanner(f)
 	target := c.seq
+	if c.jump(target) {
+		return nil
+	}
+	c.scan = newScanner(f)
 	for c.seq = c.first; c.seq < target; {
 		if _, err := c.next(); err != nil {
 			c.close()
@@ -143,6 +164,52 @@ func (c *cursor) open() error {
 		}
 	}
 	return nil
+}
+
+// jump moves to entry target of the open segment by lengths alone. If it fails, the
+// frames before tell more.
+func (c *cursor) jump(target uint64) bool {
+	from := c.first
+	if known, off := c.places.before(c.first, target); off > 0 {
+		from, c.scan.off = known, off
+	}
+	return c.scan.jump(target-from, func(skipped uint64, off int64) { c.places.note(c.first, from+skipped, off) }) == nil
+}
+
+// places remembers where the bundles of segments begin. It is safe for concurrent
+// use; nil remembers nothing.
+type places struct {
+	mu sync.Mutex
+	at map[uint64][]int64 // by first entry of a segment: of each bundle; 0 unknown
+}
+
+// before returns the last entry up to target whose place in its segment is known.
+func (p *places) before(first, target uint64) (seq uint64, off int64) {
+	if p == nil {
+		return first, 0
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	at := p.at[first]
+	for i := min(int((target-first)/bundleEntries), len(at)-1); i > 0; i-- {
+		if at[i] > 0 {
+			return first + uint64(i)*bundleEntries, at[i]
+		}
+	}
+	return first, 0
+}
+
+func (p *places) note(first, seq uint64, off int64) {
+	i := int((seq - first) / bundleEntries)
+	if p == nil || (seq-first)%bundleEntries != 0 || i >= segmentEntries/bundleEntries {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.at[first] == nil {
+		p.at[first] = make([]int64, segmentEntries/bundleEntries)
+	}
+	p.at[first][i] = off
 }
 
 // rest returns how many bytes follow the last frame in the current segment.

@@ -60,6 +60,7 @@ func (e *encoder) payload(salt *[saltSize]byte, p *Payload) {
 	e.number(`,"duration_ms":`, p.DurationMS)
 	e.text(`,"version":`, p.Version)
 	e.number(`,"truncated_bytes":`, p.TornBytes)
+	e.list(`,"entries":`, p.Entries)
 	if e.cut {
 		e.dst = append(e.dst, `,"cut":true`...)
 	}

@@ -1,5 +1,7 @@
 package audit
 
+import "time"
+
 // What the tests may reach: the seams, and the two parsers.
 
 type (
@@ -30,3 +32,21 @@ func ParseFrame(b []byte) (leaf []byte, sum uint32, sealed []byte, state string,
 func WriteFrame(leaf []byte, sum uint32, sealed []byte) []byte {
 	return endFrame(append(beginFrame(nil), leaf...), sum, sealed)
 }
+
+func (o *Options) SetPatience(d time.Duration) { o.patience = d }
+
+// SetSpace makes free the answer to how much is free of a disk of total bytes.
+func (o *Options) SetSpace(total int64, free func() int64) {
+	o.space = func(string) (int64, int64, error) { return free(), total, nil }
+}
+
+// Measure asks the disk now.
+func (l *Log) Measure() { l.measure() }
+
+// TileName returns the path of a tile; level -1 for an entry bundle.
+func TileName(level int, n uint64, width int) string {
+	return tile{level: level, n: n, width: width}.name()
+}
+
+// Mend makes tiles that are missing.
+func (l *Log) Mend() { l.mend() }

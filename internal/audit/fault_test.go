@@ -50,6 +50,14 @@ func (f *faultFS) do(name string, op func() error) error {
 	return fmt.Errorf("%s: %w", name, errInjected)
 }
 
+func (f *faultFS) MkdirAll(name string) error {
+	return f.do("mkdir "+name, func() error { return f.FS.MkdirAll(name) })
+}
+
+func (f *faultFS) Remove(name string) error {
+	return f.do("remove "+name, func() error { return f.FS.Remove(name) })
+}
+
 func (f *faultFS) OpenFile(name string, flag int) (file audit.File, err error) {
 	var opened audit.File
 	err = f.do("open "+name, func() (err error) {

@@ -20,6 +20,10 @@ type filesystem interface {
 	Rename(oldname, newname string) error
 	// SyncDir returns once the directory's names survive a power cut.
 	SyncDir(name string) error
+	// MkdirAll makes a directory and those above it, for the owner only.
+	MkdirAll(name string) error
+	// Remove removes a file, or a directory with the files in it.
+	Remove(name string) error
 }
 
 // file is what a Log writes to.
@@ -43,6 +47,10 @@ func (disk) OpenFile(name string, flag int) (file, error) {
 }
 
 func (disk) Rename(oldname, newname string) error { return os.Rename(oldname, newname) }
+
+func (disk) MkdirAll(name string) error { return os.MkdirAll(name, dirMode) }
+
+func (disk) Remove(name string) error { return os.RemoveAll(name) }
 
 func (disk) SyncDir(name string) error {
 	d, err := os.Open(name)

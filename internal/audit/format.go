@@ -7,7 +7,7 @@ import (
 
 // The format. It cannot be migrated: a change here needs a new leaf version.
 const (
-	leafVersion = 1
+	leafVersions = 2 // see versionOf
 
 	// entries of one segment file: 64 bundles of 256 (c2sp.org/tlog-tiles)
 	segmentEntries = 64 * bundleEntries
@@ -47,7 +47,11 @@ const (
 	segmentSuffix  = ".seg"
 	segmentDigits  = 12
 	periodsDir     = "periods"
-	hashesFile     = "hashes"
+	tilesDir       = "tile"
+	entriesName    = "entries"
+	partialSuffix  = ".p"
+	erasingFile    = "erasing"
+	reservedFile   = "reserved"
 	checkpointFile = "checkpoint"
 	publicFile     = "checkpoint.pub"
 	tornPrefix     = "torn-"

@@ -11,9 +11,23 @@ import (
 	"github.com/go-json-experiment/json"
 )
 
+// versionOf returns the version of the leaf format that a record of kind k has: the
+// least that knows it. A record never changes its version; readers know them all.
+//
+//	1  admit, refuse, check, close, note
+//	2  gap
+func versionOf(k Kind) int {
+	if k == Gap {
+		return 2
+	}
+	return 1
+}
+
 // appendLeaf appends the leaf of entry seq; tail is what appendLeafTail made.
-func appendLeaf(dst []byte, seq uint64, t time.Time, tail []byte) []byte {
-	dst = append(dst, `{"v":1,"seq":`...)
+func appendLeaf(dst []byte, version int, seq uint64, t time.Time, tail []byte) []byte {
+	dst = append(dst, `{"v":`...)
+	dst = strconv.AppendInt(dst, int64(version), 10)
+	dst = append(dst, `,"seq":`...)
 	dst = strconv.AppendUint(dst, seq, 10)
 	dst = append(dst, `,"time":"`...)
 	dst = t.UTC().AppendFormat(dst, time.RFC3339Nano)
@@ -63,11 +77,11 @@ func parseLeaf(leaf []byte) (Header, error) {
 	if err := json.Unmarshal(leaf, &j, json.RejectUnknownMembers(true)); err != nil {
 		return Header{}, fmt.Errorf("leaf is not the JSON of a header: %w", err)
 	}
-	if j.Version != leafVersion {
-		return Header{}, fmt.Errorf("leaf has version %d, this program reads %d", j.Version, leafVersion)
+	if j.Version < 1 || j.Version > leafVersions {
+		return Header{}, fmt.Errorf("leaf has version %d, this program reads 1 to %d: a newer one wrote it", j.Version, leafVersions)
 	}
-	if !j.Kind.known() || !j.Decision.known() {
-		return Header{}, fmt.Errorf("leaf has kind %q and decision %q, not both known", j.Kind, j.Decision)
+	if !j.Kind.known() || j.Version != versionOf(j.Kind) || !j.Decision.known() {
+		return Header{}, fmt.Errorf("leaf of version %d has kind %q and decision %q, not both known", j.Version, j.Kind, j.Decision)
 	}
 	t, err := time.Parse(time.RFC3339Nano, j.Time)
 	if err != nil {
@@ -88,5 +102,5 @@ func parseLeaf(leaf []byte) (Header, error) {
 // leaf returns the bytes that h was read from.
 func (h *Header) leaf() []byte {
 	r := Record{Kind: h.Kind, Decision: h.Decision, Rule: h.Rule, Service: h.Service, Policy: h.Policy}
-	return appendLeaf(nil, h.Seq, h.Time, appendLeafTail(nil, &r, &h.Commitment))
+	return appendLeaf(nil, versionOf(h.Kind), h.Seq, h.Time, appendLeafTail(nil, &r, &h.Commitment))
 }

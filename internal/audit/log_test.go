@@ -25,9 +25,11 @@ func TestConfig(t *testing.T) {
 	}{
 		{"the zero value is today's behaviour", audit.Config{}, ""},
 		{"both durabilities are served", audit.Config{Durability: audit.Synced, Checkpoint: time.Minute}, ""},
-		{"buffered comes later", audit.Config{Durability: "buffered"}, `durability: "buffered" is not served yet: write "written" or "synced"`},
-		{"all mistakes are reported", audit.Config{Durability: "fast", Checkpoint: 5 * time.Millisecond},
-			"durability: \"fast\" is not a durability: write \"written\" or \"synced\"\ncheckpoint: 5ms is not between 100ms and 1m"},
+		{"buffered is for single services", audit.Config{Durability: "buffered"}, `durability: "buffered" is for reads of single services: write services[].audit.durability`},
+		{"all mistakes are reported", audit.Config{Durability: "fast", Checkpoint: 5 * time.Millisecond, Retain: 5, MaxSize: 7},
+			"durability: \"fast\" is not a durability: write \"buffered\", \"written\" or \"synced\"\ncheckpoint: 5ms is not between 100ms and 1m\n" +
+				"retain: 5ns is less than a day: write 1d or more, or leave it out to keep everything\n" +
+				"max_size: 7 bytes are less than 64MiB: the log needs room for what no checkpoint covers yet"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			err := tt.c.Complete()
@@ -38,7 +40,7 @@ func TestConfig(t *testing.T) {
 				t.Error("checkpoint has no default")
 			}
 			var d audit.Durability
-			if bad := d.UnmarshalText([]byte(tt.c.Durability)); (bad == nil) != (tt.c.Durability == audit.Synced) {
+			if bad := d.UnmarshalText([]byte(tt.c.Durability)); (bad == nil) != (tt.c.Durability == audit.Synced || tt.c.Durability == audit.Buffered) {
 				t.Errorf("UnmarshalText(%q) = %v", tt.c.Durability, bad)
 			}
 		})
@@ -362,5 +364,37 @@ func TestCheckpointsComeByThemselves(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+func TestAmountsAndAges(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]audit.Bytes{"0": 0, "1GiB": 1 << 30, "200GiB": 200 << 30, "1500": 1500, "64MiB": 64 << 20, "3KiB": 3 << 10, "2TiB": 2 << 40} {
+		var b audit.Bytes
+		if err := b.UnmarshalText([]byte(text)); err != nil || b != want {
+			t.Errorf("%q is %d, %v", text, b, err)
+		}
+		if back, err := b.MarshalText(); err != nil || string(back) != text {
+			t.Errorf("%q comes back as %q, %v", text, back, err)
+		}
+	}
+	for _, text := range []string{"", "-1", "1GB", "1.5GiB", "1gib", "GiB", "9999999999TiB", " 1GiB"} {
+		if err := new(audit.Bytes).UnmarshalText([]byte(text)); err == nil || !strings.Contains(err.Error(), "such as 1GiB") {
+			t.Errorf("%q: %v", text, err)
+		}
+	}
+	for text, want := range map[string]time.Duration{"400d": 400 * 24 * time.Hour, "36h0m0s": 36 * time.Hour, "0d": 0} {
+		var a audit.Age
+		if err := a.UnmarshalText([]byte(text)); err != nil || time.Duration(a) != want {
+			t.Errorf("%q is %v, %v", text, a, err)
+		}
+		if back, err := a.MarshalText(); err != nil || string(back) != text {
+			t.Errorf("%q comes back as %q, %v", text, back, err)
+		}
+	}
+	for _, text := range []string{"", "-1d", "-1h", "1w", "99999d", "1.5d", "d"} {
+		if err := new(audit.Age).UnmarshalText([]byte(text)); err == nil || !strings.Contains(err.Error(), "such as 400d") {
+			t.Errorf("%q: %v", text, err)
+		}
 	}
 }

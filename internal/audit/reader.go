@@ -22,6 +22,7 @@ type Reader struct {
 	dir    string
 	origin string
 	keys   *keyring
+	places places
 }
 
 // OpenReader opens the log in dir for reading. Payloads are opened with opener;
@@ -31,7 +32,7 @@ func OpenReader(dir string, opener Sealer) (*Reader, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read audit log %s: %w", dir, err)
 	}
-	return &Reader{dir: dir, origin: origin, keys: newKeyring(dir, origin, opener, nil)}, nil
+	return &Reader{dir: dir, origin: origin, keys: newKeyring(dir, origin, opener, nil), places: places{at: map[uint64][]int64{}}}, nil
 }
 
 // readOrigin takes the log's name from its public key or its checkpoint.
@@ -66,13 +67,32 @@ func unsignedHead(dir string) (head, error) {
 	if err != nil {
 		return head{}, &Bad{File: checkpointFile, What: err.Error()}
 	}
+	h.note = msg
 	return h, nil
 }
 
 // Origin returns the log's name: <trust domain>/<replica>.
 func (r *Reader) Origin() string { return r.origin }
 
-// Size returns the number of whole entries. It reads the last segment.
+// First returns the first entry that is here: those before it were pruned.
+func (r *Reader) First() (uint64, error) {
+	firsts, err := segments(r.dir)
+	if err != nil || len(firsts) == 0 {
+		return 0, err
+	}
+	return firsts[0], nil
+}
+
+// from returns seq, or the first entry that is here if it is later.
+func (r *Reader) from(seq uint64) (uint64, error) {
+	first, err := r.First()
+	if first%bundleEntries != 0 {
+		first = 0 // so that the missing segment is found
+	}
+	return max(seq, first), err
+}
+
+// Size returns the number of whole entries, those that were pruned included. It reads the last segment.
 func (r *Reader) Size() (uint64, error) {
 	firsts, err := segments(r.dir)
 	if err != nil || len(firsts) == 0 {
@@ -100,11 +120,16 @@ func (r *Reader) Entry(seq uint64) (*Entry, error) {
 	return e, err
 }
 
-// Entries yields the entries from seq on, in order, and stops after the last whole
+// Entries yields the entries from seq on, or from the first that is here, in order, and stops after the last whole
 // one, or after an error: *Bad if the log is damaged, or ctx's.
 func (r *Reader) Entries(ctx context.Context, from uint64) iter.Seq2[*Entry, error] {
 	return func(yield func(*Entry, error) bool) {
-		c := r.cursor(from)
+		at, err := r.from(from)
+		if err != nil {
+			yield(nil, err)
+			return
+		}
+		c := r.cursor(at)
 		defer c.close()
 		for {
 			e, err := r.read(c)
@@ -129,7 +154,12 @@ func (r *Reader) Entries(ctx context.Context, from uint64) iter.Seq2[*Entry, err
 // this interval. It ends when ctx does, or after an error.
 func (r *Reader) Follow(ctx context.Context, from uint64, every time.Duration) iter.Seq2[*Entry, error] {
 	return func(yield func(*Entry, error) bool) {
-		c := r.cursor(from)
+		at, err := r.from(from)
+		if err != nil {
+			yield(nil, err)
+			return
+		}
+		c := r.cursor(at)
 		defer c.close()
 		tick := time.NewTicker(every)
 		defer tick.Stop()
@@ -156,7 +186,7 @@ func (r *Reader) Follow(ctx context.Context, from uint64, every time.Duration) i
 }
 
 func (r *Reader) cursor(seq uint64) *cursor {
-	return &cursor{dir: r.dir, seq: seq, covered: func() uint64 {
+	return &cursor{dir: r.dir, seq: seq, places: &r.places, covered: func() uint64 {
 		h, err := unsignedHead(r.dir)
 		if err != nil {
 			return 0 // then nothing is known to be durable

@@ -14,6 +14,7 @@ const (
 	Check  Kind = "check"  // a further action of a session was decided
 	Close  Kind = "close"  // a session ended
 	Note   Kind = "note"   // the server did something: start, stop, reload, rotation
+	Gap    Kind = "gap"    // a killed process had given this number out and lost the record; made by Open
 )
 
 // Decision says what was decided; "" for records that decide nothing.
@@ -37,7 +38,7 @@ type Record struct {
 
 // check refuses kinds and decisions that a reader would not know.
 func (r *Record) check() error {
-	if !r.Kind.known() {
+	if !r.Kind.known() || r.Kind == Gap { // which Open alone makes
 		return fmt.Errorf("audit: unknown kind %q", string(r.Kind))
 	}
 	if !r.Decision.known() {
@@ -48,7 +49,7 @@ func (r *Record) check() error {
 
 func (k Kind) known() bool {
 	switch k {
-	case Admit, Refuse, Check, Close, Note:
+	case Admit, Refuse, Check, Close, Note, Gap:
 		return true
 	}
 	return false
@@ -84,6 +85,7 @@ type Payload struct {
 	DurationMS    int64             `json:"duration_ms,omitzero"`     // milliseconds, in a close record
 	Version       string            `json:"version,omitzero"`         // of the program, in a start note
 	TornBytes     int64             `json:"truncated_bytes,omitzero"` // Log.Recovered, in a start note
+	Entries       []string          `json:"entries,omitempty"`        // which entries a note of erasing or pruning is about: "7", "9-12"
 	Cut           bool              `json:"cut,omitzero"`             // set by Append: some text is not whole, or was no UTF-8
 }
 
@@ -125,4 +127,6 @@ const (
 	stateSealed  = "sealed"
 	stateErased  = "erased"
 	stateDamaged = "damaged"
+
+	stateWithheld = "withheld" // of an export: it was left out
 )

@@ -1,13 +1,16 @@
 package audit
 
 import (
+	"bytes"
 	"cmp"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"golang.org/x/mod/sumdb/note"
@@ -25,7 +28,9 @@ func Open(o Options) (*Log, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open audit log %s: %w", o.Dir, err)
 	}
-	go l.run()
+	for _, task := range []func(){l.write, l.run, l.watch, l.survey, l.flush, l.mend} {
+		l.tasks.Go(task)
+	}
 	return l, nil
 }
 
@@ -54,6 +59,10 @@ func (o *Options) complete() error {
 	if o.fs == nil {
 		o.fs = disk{}
 	}
+	o.patience = cmp.Or(o.patience, defaultPatience)
+	if o.space == nil {
+		o.space = diskSpace
+	}
 	return nil
 }
 
@@ -62,38 +71,57 @@ func open(o Options) (*Log, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := finishErasing(o.fs, o.Dir); err != nil {
+		return nil, err
+	}
 	firsts, err := segments(o.Dir)
 	if err != nil {
 		return nil, err
 	}
-	for i, first := range firsts {
-		if want := uint64(i) * o.segment; first != want {
-			return nil, &Bad{File: segmentsDir, Seq: want, What: "segment " + segmentName(want) + " is missing"}
-		}
-	}
-	hashes, err := o.fs.OpenFile(filepath.Join(o.Dir, hashesFile), os.O_CREATE|os.O_RDWR)
-	if err != nil {
+	if err := contiguous(firsts, o.segment); err != nil {
 		return nil, err
 	}
-	r := &replay{opt: o, head: h, firsts: firsts, hashes: hashes}
+	r := &replay{opt: o, head: h, firsts: firsts}
 	if err := r.run(); err != nil {
-		_ = hashes.Close() // the other error is the one to hear of
 		return nil, err
 	}
 	l := &Log{
 		opt: o, keys: newKeyring(o.Dir, o.Origin, o.Sealer, o.fs), torn: r.torn,
-		first: make(chan struct{}, 1), full: make(chan struct{}, 1),
-		stop: make(chan struct{}), done: make(chan struct{}),
-		tree: r.tree, hashes: hashes, start: r.start, off: r.off, covered: h.size,
+		first: make(chan struct{}, 1), full: make(chan struct{}, 1), stop: make(chan struct{}),
+		tree: r.tree, start: r.start, day: r.day, off: r.off, covered: h.size, signed: h.note,
 	}
+	l.queue.wake = make(chan struct{}, 1)
+	l.stall.init()
+	l.keys.busy = func() func() { return l.stall.begin(&l.stall.keying) }
+	l.counts.entries.Store(l.tree.size)
+	l.counts.signed.Store(l.covered)
+	l.partials[1] = partialsIn(o.Dir, l.tree)
 	if l.file, err = r.settle(); err != nil {
-		_ = hashes.Close() // as above
+		return nil, err
+	}
+	if err := l.openReservation(); err != nil {
+		_ = l.file.Close() // the other error is the one to hear of
 		return nil, err
 	}
 	if l.tree.size > l.covered {
 		wake(l.first)
 	}
 	return l, nil
+}
+
+// contiguous checks that no segment is missing between the others, as far as their
+// names tell: the first may have been pruned, in whole bundles.
+func contiguous(firsts []uint64, limit uint64) error {
+	for i, first := range firsts {
+		switch {
+		case i == 0 && first%bundleEntries != 0:
+			return &Bad{File: segmentsDir, What: "segment " + segmentName(0) + " is missing"}
+		case i > 0 && first-firsts[i-1] > limit:
+			want := firsts[i-1] + limit
+			return &Bad{File: segmentsDir, Seq: want, What: "segment " + segmentName(want) + " is missing"}
+		}
+	}
+	return nil
 }
 
 // claim makes the directory and its public key, or checks that they are ours, and
@@ -133,10 +161,10 @@ type replay struct {
 	opt    Options
 	head   head
 	firsts []uint64
-	hashes file
 
 	tree  *tree
 	start uint64 // first entry of the last segment
+	day   uint32 // the period of that entry
 	off   int64  // end of its last whole frame
 	torn  int64  // bytes after it
 }
@@ -144,49 +172,49 @@ type replay struct {
 // errRoot says that the entries do not have the root that the checkpoint signs.
 var errRoot = errors.New("root differs")
 
-// run replays from the segment that the checkpoint ends in: the root shows that
-// the hashes before it are right, all after it are made anew. If it shows that
-// they are not, the whole log is read.
+// run replays from a segment before the end of the checkpoint: the root shows that
+// the tiles before it are right, those after it are made anew. If it shows that they
+// are not, the whole log is read.
 func (r *replay) run() error {
+	if len(r.firsts) == 0 {
+		r.firsts = []uint64{0}
+		if r.head.size == 0 {
+			r.tree = new(tree)
+			return nil
+		}
+	}
 	from := 0
 	for i, first := range r.firsts {
-		if first <= r.head.size {
+		if first <= r.head.size && first%bundleEntries == 0 {
 			from = i
 		}
 	}
-	if from > 0 {
-		err := r.load(from)
-		if err == nil {
-			err = r.from(from)
-		}
-		if err == nil || errors.As(err, new(*Bad)) {
-			return err
-		}
-		r.opt.Logger.Warn("audit log: the hashes file is rebuilt from the segments", "err", err)
+	err := r.from(from)
+	if from > 0 && err != nil && !errors.As(err, new(*Bad)) {
+		r.opt.Logger.Warn("audit log: the tiles are made anew from the segments", "err", err)
+		err = r.from(0)
 	}
-	r.tree = new(tree)
-	err := r.from(0)
-	if errors.Is(err, errRoot) {
+	switch {
+	case errors.Is(err, errRoot):
 		return &Bad{File: checkpointFile, Seq: r.head.size, What: fmt.Sprintf(
 			"the first %d entries do not have the signed root: the log was altered; %s", r.head.size, advice)}
+	case errors.Is(err, errTile):
+		return &Bad{File: tilesDir, Seq: r.firsts[0], What: fmt.Sprintf(
+			"entries before this one are not here, and neither are their hashes: %v; %s", err, advice)}
 	}
-	return err
-}
-
-func (r *replay) load(segment int) error {
-	f, err := os.Open(filepath.Join(r.opt.Dir, hashesFile))
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	r.tree, err = loadTree(f, r.firsts[segment])
 	return err
 }
 
 const advice = "keep this directory as evidence and restore a copy that `sallyport audit verify` accepts, or move it away to start a new log"
 
-func (r *replay) from(segment int) error {
+func (r *replay) from(segment int) (err error) {
 	r.start, r.off, r.torn = 0, 0, 0
+	r.tree = new(tree)
+	if first := r.firsts[segment]; first > 0 {
+		if r.tree, err = loadTree(r.opt.Dir, first); err != nil {
+			return err
+		}
+	}
 	for i := segment; i < len(r.firsts); i++ {
 		if err := r.segment(i); err != nil {
 			return err
@@ -196,10 +224,23 @@ func (r *replay) from(segment int) error {
 		return &Bad{File: checkpointFile, Seq: r.tree.size, What: fmt.Sprintf(
 			"the log ends after %d entries, the signed checkpoint covers %d: it was rolled back or cut; %s", r.tree.size, r.head.size, advice)}
 	}
-	if err := r.tree.flush(r.hashes); err != nil {
+	if err := r.tiles(); err != nil {
 		return err
 	}
 	return r.root()
+}
+
+// tiles writes the tiles that became full and are not there as they should be.
+func (r *replay) tiles() error {
+	for _, t := range r.tree.take() {
+		if have, err := os.ReadFile(filepath.Join(r.opt.Dir, t.name())); err == nil && bytes.Equal(have, t.data) {
+			continue
+		}
+		if err := t.write(r.opt.fs, r.opt.Dir); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // root compares the tree with the checkpoint where they have the same size.
@@ -214,6 +255,9 @@ func (r *replay) segment(i int) error {
 	name := segmentPath(r.opt.Dir, r.firsts[i])
 	f, err := os.Open(name)
 	if err != nil {
+		if errors.Is(err, fs.ErrNotExist) { // of no other file
+			return &Bad{File: segmentsDir, Seq: r.firsts[i], What: "segment " + segmentName(r.firsts[i]) + " is missing; " + advice}
+		}
 		return err
 	}
 	defer f.Close()
@@ -246,8 +290,8 @@ func (r *replay) segment(i int) error {
 			break
 		}
 		r.tree.add(fr.leaf)
-		if len(r.tree.pending) > 1<<20 {
-			if err := r.tree.flush(r.hashes); err != nil {
+		if len(r.tree.full) > tileWidth {
+			if err := r.tiles(); err != nil {
 				return err
 			}
 		}
@@ -277,38 +321,34 @@ func (r *replay) whole(f *frame) error {
 	if err == nil && h.Seq != r.tree.size {
 		err = fmt.Errorf("leaf says entry %d", h.Seq)
 	}
+	if slices.Contains(r.firsts, r.tree.size) {
+		r.day = periodOf(h.Time)
+	}
 	if err != nil {
 		return &Bad{File: segmentsDir, Seq: r.tree.size, What: fmt.Sprintf("%v: the log was altered; %s", err, advice)}
 	}
 	return nil
 }
 
-// settle sets the torn tail aside, brings the hashes file to its length and opens
-// the last segment for writing.
+// settle sets the torn tail aside and opens the last segment for writing.
 func (r *replay) settle() (file, error) {
-	if err := r.hashes.Truncate(r.tree.stored()); err != nil {
-		return nil, err
-	}
-	if len(r.firsts) == 0 {
-		f, err := r.opt.fs.OpenFile(segmentPath(r.opt.Dir, 0), os.O_CREATE|os.O_RDWR)
-		if err != nil {
-			return nil, err
-		}
-		return f, r.opt.fs.SyncDir(filepath.Join(r.opt.Dir, segmentsDir))
-	}
 	if r.torn > 0 {
 		if err := r.setAside(); err != nil {
 			return nil, fmt.Errorf("set the torn tail aside: %w", err)
 		}
 	}
-	f, err := r.opt.fs.OpenFile(segmentPath(r.opt.Dir, r.start), os.O_RDWR)
+	f, err := r.opt.fs.OpenFile(segmentPath(r.opt.Dir, r.start), os.O_CREATE|os.O_RDWR)
 	if err != nil {
 		return nil, err
 	}
 	if r.torn > 0 {
-		if err := errors.Join(f.Truncate(r.off), f.Sync()); err != nil {
-			return nil, errors.Join(err, f.Close())
-		}
+		err = errors.Join(f.Truncate(r.off), f.Sync())
+	}
+	if err == nil {
+		err = r.opt.fs.SyncDir(filepath.Join(r.opt.Dir, segmentsDir))
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
 	}
 	return f, nil
 }

@@ -3,14 +3,11 @@ package audit_test
 import (
 	"bytes"
 	"errors"
-	"io"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
-
-	"golang.org/x/mod/sumdb/tlog"
 
 	"github.com/sallyport-dev/sallyport/internal/audit"
 )
@@ -117,63 +114,5 @@ func TestOpenRefuses(t *testing.T) {
 				t.Errorf("the error does not say what to do: %v", err)
 			}
 		})
-	}
-}
-
-func TestHashesAreRebuilt(t *testing.T) {
-	t.Parallel()
-	for _, n := range []int{3, 8, 13} {
-		o := filled(t, n)
-		good := readFile(t, o.Dir, "hashes")
-		checkHashes(t, good, n, strangerRoot(strangerLeaves(t, o.Dir)))
-		for name, bad := range map[string][]byte{
-			"missing": nil, "short": good[:len(good)-33], "long": append(bytes.Clone(good), good...),
-			"garbage": bytes.Repeat([]byte("x"), len(good)), "cut to one": good[:32],
-		} {
-			t.Run(name, func(t *testing.T) {
-				o := copyLog(t, o)
-				writeFile(t, bad, o.Dir, "hashes")
-				mustClose(t, open(t, o))
-				if got := readFile(t, o.Dir, "hashes"); !bytes.Equal(got, good) {
-					t.Errorf("%d entries, %s: hashes differ after reopening", n, name)
-				}
-				l := open(t, o)
-				appendN(t, l, n, 3)
-				mustClose(t, l)
-				verified(t, o)
-				checkHashes(t, readFile(t, o.Dir, "hashes"), n+3, strangerRoot(strangerLeaves(t, o.Dir)))
-			})
-		}
-	}
-}
-
-// checkHashes asks tlog, which the package does not use for this, for the root and
-// an inclusion proof of each entry.
-func checkHashes(t *testing.T, hashes []byte, n int, root [32]byte) {
-	t.Helper()
-	if want := tlog.StoredHashCount(int64(n)) * 32; int64(len(hashes)) != want {
-		t.Fatalf("hashes has %d bytes, want %d", len(hashes), want)
-	}
-	r := tlog.HashReaderFunc(func(indexes []int64) ([]tlog.Hash, error) {
-		out := make([]tlog.Hash, len(indexes))
-		for i, x := range indexes {
-			if _, err := io.NewSectionReader(bytes.NewReader(hashes), x*32, 32).Read(out[i][:]); err != nil {
-				return nil, err
-			}
-		}
-		return out, nil
-	})
-	if got, err := tlog.TreeHash(int64(n), r); err != nil || got != root {
-		t.Fatalf("tlog.TreeHash(%d) = %v, %v; want %x", n, got, err, root)
-	}
-	for i := range int64(n) {
-		leaf, err := r([]int64{tlog.StoredHashIndex(0, i)})
-		if err != nil {
-			t.Fatal(err)
-		}
-		p, err := tlog.ProveRecord(int64(n), i, r)
-		if err != nil || tlog.CheckRecord(p, int64(n), root, i, leaf[0]) != nil {
-			t.Fatalf("no proof for entry %d of %d: %v", i, n, err)
-		}
 	}
 }

@@ -36,20 +36,28 @@ type periodKey struct {
 type keyring struct {
 	dir    string // the log's
 	origin string
-	sealer Sealer     // nil: no key can be had
-	fs     filesystem // nil: no key can be made
+	sealer Sealer        // nil: no key can be had
+	fs     filesystem    // nil: no key can be made
+	busy   func() func() // is called as a key begins to be made, its result as that ends
 
 	mu   sync.RWMutex
 	keys map[uint32]*periodKey // guarded by mu
 }
 
 func newKeyring(dir, origin string, s Sealer, fs filesystem) *keyring {
-	return &keyring{dir: dir, origin: origin, sealer: s, fs: fs, keys: map[uint32]*periodKey{}}
+	return &keyring{dir: dir, origin: origin, sealer: s, fs: fs, keys: map[uint32]*periodKey{}, busy: func() func() { return func() {} }}
 }
 
 // get returns the key of period n, or an error that is errNoKey.
 func (k *keyring) get(n uint32) (*periodKey, error) {
 	return k.find(n, k.read)
+}
+
+// ready reports whether the key of period n can be had without asking the disk.
+func (k *keyring) ready(n uint32) bool {
+	k.mu.RLock()
+	defer k.mu.RUnlock()
+	return k.keys[n] != nil
 }
 
 // make returns the key of period n and creates it if there is none. When it
@@ -110,6 +118,7 @@ func (k *keyring) read(n uint32) ([]byte, error) {
 }
 
 func (k *keyring) create(n uint32) ([]byte, error) {
+	defer k.busy()()
 	key := make([]byte, keySize)
 	rand.Read(key) // never fails since Go 1.24
 	sealed, err := k.sealer.Seal(key, k.context(n))

@@ -1,24 +1,35 @@
 package audit
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"time"
 )
 
-// roll starts the next segment. What is before it is durable when it exists, so
-// that only the last segment can have a torn tail and only its hashes can be
-// incomplete after a power cut. Called with mu held.
-func (l *Log) roll() error {
-	if err := l.file.Sync(); err != nil {
-		return l.breaks(fsyncFailed(err))
+// due reports whether the next entry begins a segment: the last one is full, or a new
+// day has begun and its last bundle is whole, so that retention can go by days. Called
+// with mu held.
+func (l *Log) due() bool {
+	switch n := l.tree.size - l.start; {
+	case n >= l.opt.segment:
+		return true
+	case n == 0 || l.tree.size%bundleEntries != 0:
+		return false
 	}
-	if err := l.tree.flush(l.hashes); err != nil {
+	return periodOf(l.opt.Now()) != l.day
+}
+
+// roll starts the next segment. What is before it is durable when it exists, so
+// that only the last segment can have a torn tail. Called with mu held.
+func (l *Log) roll() error {
+	if err := l.writeOut(); err != nil {
 		return err
 	}
-	if err := l.hashes.Sync(); err != nil {
+	if err := l.file.Sync(); err != nil {
 		return l.breaks(fsyncFailed(err))
 	}
 	f, err := l.opt.fs.OpenFile(segmentPath(l.opt.Dir, l.tree.size), os.O_CREATE|os.O_RDWR)
@@ -62,17 +73,25 @@ func (l *Log) sync(size uint64) error {
 	// fewer syncs than without; alone, it costs nothing
 	runtime.Gosched()
 	l.mu.Lock()
+	over := l.stall.begin(&l.stall.writing)
+	unwritten := l.writeOut()
+	over()
 	f, target, retired := l.file, l.tree.size, l.retired
 	l.retired = nil
 	l.mu.Unlock()
 	for _, old := range retired {
 		_ = old.Close() // it is synced; nothing is left to lose
 	}
+	over = l.stall.begin(&l.stall.syncing)
 	err := f.Sync()
+	over()
 
 	l.mu.Lock()
 	l.syncing = nil
 	close(ended)
+	if unwritten != nil {
+		return l.failed(unwritten)
+	}
 	if err != nil {
 		return unavailable(l.breaks(fsyncFailed(err)))
 	}
@@ -115,27 +134,25 @@ func (l *Log) checkpoint() error {
 		return nil
 	}
 	h.root = l.tree.root()
-	err := l.tree.flush(l.hashes)
+	full, partial := l.tree.take(), l.tree.partial()
 	l.mu.Unlock()
+	err := l.writeTiles(full, partial)
 	if err == nil {
-		err = l.publish(h)
+		err = l.publish(&h)
 	}
+	if err != nil {
+		err = fmt.Errorf("sign a checkpoint over %d entries: %w", h.size, err)
+	}
+	l.state.signing(l.opt.Logger, h.size, err)
 
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if err != nil {
-		err = fmt.Errorf("sign a checkpoint over %d entries: %w", h.size, err)
-		if l.unsigned == nil {
-			l.opt.Logger.Error("audit log cannot be signed; it is tried again", "err", err)
-		}
-		l.unsigned = err
+		l.tree.full = append(full, l.tree.full...) // writing one twice does no harm
 		return err
 	}
-	if l.unsigned != nil {
-		l.unsigned = nil
-		l.opt.Logger.Info("audit log is signed again", "size", h.size)
-	}
-	l.covered = h.size
+	l.covered, l.signed = h.size, h.note
+	l.counts.signed.Store(h.size)
 	if waiting := l.tree.size - l.covered; waiting >= bundleEntries {
 		wake(l.full)
 	} else if waiting > 0 {
@@ -144,8 +161,53 @@ func (l *Log) checkpoint() error {
 	return nil
 }
 
+// writeTiles writes the tiles of a tree that is about to be signed. Of the partial
+// ones those of the last two checkpoints stay, so that whoever has just read one finds
+// them. Called with checkpointing held.
+func (l *Log) writeTiles(full, partial []tile) error {
+	for _, t := range slices.Concat(full, partial) {
+		if err := t.write(l.opt.fs, l.opt.Dir); err != nil {
+			return err
+		}
+	}
+	var now []string
+	for _, t := range partial {
+		now = append(now, t.name())
+	}
+	for _, old := range l.partials[1] {
+		if !slices.Contains(now, old) && !slices.Contains(l.partials[0], old) {
+			if err := l.opt.fs.Remove(filepath.Join(l.opt.Dir, old)); err != nil {
+				return fmt.Errorf("remove a partial tile: %w", err)
+			}
+		}
+	}
+	// not all of these are needed any more; what is left of a tile that is full goes
+	// with its folder
+	for _, t := range full {
+		if err := l.opt.fs.Remove(filepath.Join(l.opt.Dir, t.fullName()+partialSuffix)); err != nil {
+			return fmt.Errorf("remove partial tiles: %w", err)
+		}
+	}
+	l.partials = [2][]string{now, l.partials[0]}
+	return nil
+}
+
+// partialsIn returns the names of the partial tiles that lie where the tree's open
+// tiles will.
+func partialsIn(dir string, t *tree) []string {
+	var out []string
+	for _, p := range t.partial() {
+		folder := p.fullName() + partialSuffix
+		names, _ := os.ReadDir(filepath.Join(dir, folder)) // most often there are none
+		for _, n := range names {
+			out = append(out, filepath.Join(folder, n.Name()))
+		}
+	}
+	return out
+}
+
 // publish writes the checkpoint h, after the entries it covers are durable.
-func (l *Log) publish(h head) error {
+func (l *Log) publish(h *head) error {
 	if err := l.sync(h.size); err != nil {
 		return err
 	}
@@ -153,6 +215,7 @@ func (l *Log) publish(h head) error {
 	if err != nil {
 		return err
 	}
+	h.note = msg
 	return replaceFile(l.opt.fs, filepath.Join(l.opt.Dir, checkpointFile), msg)
 }
 
@@ -170,7 +233,6 @@ const minApart = 100 * time.Millisecond
 
 // run makes checkpoints when they are due, until stop.
 func (l *Log) run() {
-	defer close(l.done)
 	timer := time.NewTimer(0)
 	<-timer.C
 	defer timer.Stop()
@@ -209,9 +271,10 @@ func (l *Log) Close() error {
 		return ErrClosed
 	}
 	l.closed = true
+	l.state.close()
 	l.mu.Unlock()
 	close(l.stop)
-	<-l.done
+	l.tasks.Wait()
 	err := l.checkpoint()
 
 	l.mu.Lock()
@@ -219,7 +282,12 @@ func (l *Log) Close() error {
 	for l.syncing != nil { // a Synced Append may still wait for its fdatasync
 		l.awaitSync()
 	}
-	for _, f := range append(l.retired, l.file, l.hashes) {
+	if len(l.waiting) > 0 { // the checkpoint, which says why, did not write it
+		err = errors.Join(err, fmt.Errorf("%d bytes of buffered records are lost", len(l.waiting)))
+	} else if l.broken == nil {
+		err = errors.Join(err, l.settleReservation())
+	}
+	for _, f := range append(l.retired, l.file, l.reserve.file) {
 		_ = f.Close() // all is synced, or err says that it is not
 	}
 	l.retired = nil

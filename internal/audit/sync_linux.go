@@ -25,3 +25,13 @@ func datasync(f *os.File) error {
 	}
 	return os.NewSyscallError("fdatasync", serr)
 }
+
+// diskSpace returns the bytes that an unprivileged user may still write where dir is,
+// and those of the whole disk.
+func diskSpace(dir string) (free, total int64, err error) {
+	var s unix.Statfs_t
+	if err := unix.Statfs(dir, &s); err != nil {
+		return 0, 0, os.NewSyscallError("statfs", err)
+	}
+	return int64(s.Bavail) * s.Bsize, int64(s.Blocks) * s.Bsize, nil
+}

@@ -13,7 +13,7 @@ import (
 const (
 	flushEvery  = 100 * time.Millisecond // how long a Buffered record may wait
 	maxWaiting  = 1 << 20                // bytes of them
-	reserveStep = 64                     // numbers
+	reserveStep = 16                     // numbers
 	reserveSize = 8 + 4                  // bytes of the file: the number and its checksum
 )
 

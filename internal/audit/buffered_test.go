@@ -84,7 +84,7 @@ func TestKilledWithBufferedRecords(t *testing.T) {
 	copied.SetFS(audit.Disk())
 	l2 := open(t, copied)
 	size := l2.Size()
-	if size < given || l2.Lost() != size-3 || size-given > 64 {
+	if size < given || l2.Lost() != size-3 || size-given > 16 {
 		t.Fatalf("%d numbers were given out, the log goes on with %d, %d were lost", given, size, l2.Lost())
 	}
 	if seq, err := l2.Append(record(7), audit.Written); err != nil || seq != size {

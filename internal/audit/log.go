@@ -77,8 +77,9 @@ type Log struct {
 
 	// lock order: maintaining, checkpointing, mu
 	maintaining   sync.Mutex  // held by who erases or prunes
-	checkpointing sync.Mutex  // held by who makes a checkpoint; guards partials
+	checkpointing sync.Mutex  // held by who makes a checkpoint; guards the next two
 	partials      [2][]string // partial tiles on disk: of the last checkpoint, and of those before it
+	written       [][]byte    // the checkpoint on disk is one of these: the last, and those that failed after it
 
 	mu      sync.Mutex    // guards the rest
 	synced  uint64        // entries that fdatasync covers
@@ -366,11 +367,11 @@ func (l *Log) added(b *buffer, now time.Time) {
 	l.tree.add(b.frame[frameHead:b.leaf])
 	l.counts.entries.Store(l.tree.size)
 	l.state.worked(l.opt.Logger, seq)
-	switch waiting := l.tree.size - l.covered; {
-	case waiting == 1:
-		wake(l.first)
-	case waiting%bundleEntries == 0:
+	switch {
+	case l.tree.size%bundleEntries == 0:
 		wake(l.full)
+	case l.tree.size-l.covered == 1:
+		wake(l.first)
 	}
 	b.done <- outcome{seq: seq}
 }

@@ -96,6 +96,9 @@ func open(o Options) (*Log, error) {
 	l.counts.entries.Store(l.tree.size)
 	l.counts.signed.Store(l.covered)
 	l.partials[1] = partialsIn(o.Dir, l.tree)
+	if h.note != nil {
+		l.written = [][]byte{h.note}
+	}
 	if l.file, err = r.settle(); err != nil {
 		return nil, err
 	}

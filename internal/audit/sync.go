@@ -1,8 +1,10 @@
 package audit
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -153,9 +155,10 @@ func (l *Log) checkpoint() error {
 	}
 	l.covered, l.signed = h.size, h.note
 	l.counts.signed.Store(h.size)
-	if waiting := l.tree.size - l.covered; waiting >= bundleEntries {
+	switch {
+	case l.tree.size/bundleEntries > l.covered/bundleEntries:
 		wake(l.full)
-	} else if waiting > 0 {
+	case l.tree.size > l.covered:
 		wake(l.first)
 	}
 	return nil
@@ -215,8 +218,35 @@ func (l *Log) publish(h *head) error {
 	if err != nil {
 		return err
 	}
+	if err := l.alone(); err != nil {
+		return err
+	}
 	h.note = msg
-	return replaceFile(l.opt.fs, filepath.Join(l.opt.Dir, checkpointFile), msg)
+	l.written = append(l.written, msg)
+	if err := replaceFile(l.opt.fs, filepath.Join(l.opt.Dir, checkpointFile), msg); err != nil {
+		return err
+	}
+	l.written = l.written[len(l.written)-1:]
+	return nil
+}
+
+// alone fails when the checkpoint on disk is not one that this process wrote, or meant
+// to: then another writes to the log, past the lock on data_dir, and what either has
+// written is not to be counted on. Called with checkpointing held.
+func (l *Log) alone() error {
+	have, err := os.ReadFile(filepath.Join(l.opt.Dir, checkpointFile))
+	if errors.Is(err, fs.ErrNotExist) && (len(l.written) == 0 || l.covered == 0) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if slices.ContainsFunc(l.written, func(w []byte) bool { return bytes.Equal(w, have) }) {
+		return nil
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.breaks(errors.New("another process writes to this log: stop one of them, and verify what they left"))
 }
 
 // wake tells the checkpointer, if nobody has since it last looked.

@@ -80,6 +80,9 @@ func readTile(dir string, t tile) ([]byte, error) {
 	if errors.Is(err, fs.ErrNotExist) && t.width < tileWidth {
 		data, err = os.ReadFile(filepath.Join(dir, t.name()))
 	}
+	if errors.Is(err, fs.ErrNotExist) && t.width < tileWidth {
+		data, err = readWider(dir, t)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errTile, err)
 	}
@@ -87,6 +90,19 @@ func readTile(dir string, t tile) ([]byte, error) {
 		return nil, fmt.Errorf("%w: %s has %d bytes, want %d", errTile, t.name(), len(data), want)
 	}
 	return data[:t.width*tlog.HashSize], nil
+}
+
+// readWider reads a partial tile of a later checkpoint, whose beginning t is.
+func readWider(dir string, t tile) ([]byte, error) {
+	names, err := os.ReadDir(filepath.Join(dir, t.fullName()+partialSuffix))
+	for _, n := range names {
+		if width, werr := strconv.Atoi(n.Name()); werr == nil && width > t.width {
+			if data, err := os.ReadFile(filepath.Join(dir, t.fullName()+partialSuffix, n.Name())); err == nil {
+				return data, nil
+			}
+		}
+	}
+	return nil, errors.Join(err, fs.ErrNotExist)
 }
 
 // hashes reads nodes of the tree with size leaves out of tiles: it is a

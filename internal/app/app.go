@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"github.com/sallyport-dev/sallyport/internal/attest"
@@ -70,6 +71,9 @@ type App struct {
 	networks []*attest.Network // of doors elsewhere
 	ready    readiness
 	made     []keys.Event // before there was a log
+
+	index     *indexing
+	stopTasks func() // ends what Run does beside serving; may be called again
 }
 
 // New opens everything that a completed Config names. On an error nothing stays
@@ -110,6 +114,9 @@ func New(ctx context.Context, c *config.Config, o Options) (_ *App, err error) {
 	if err := a.openLog(kek, previous); err != nil {
 		return nil, err
 	}
+	if err := a.openIndex(ctx, kek); err != nil {
+		return nil, err
+	}
 	if err := a.wire(); err != nil {
 		return nil, err
 	}
@@ -138,7 +145,7 @@ func (a *App) openLog(kek *sealing.Key, previous []*sealing.Key) error {
 	}
 	a.log, err = audit.Open(audit.Options{
 		Dir: LogDir(a.c.DataDir), Origin: origin, Sealer: kek, Signer: signer, VerifierKey: verifierKey,
-		Checkpoint: a.c.Audit.Checkpoint, Now: a.o.Now, Logger: a.o.Logger,
+		Checkpoint: a.c.Audit.Checkpoint, KeepFree: a.c.Audit.KeepFree, Now: a.o.Now, Logger: a.o.Logger,
 	})
 	if err != nil {
 		return fmt.Errorf("open the audit log: %w", err)
@@ -158,7 +165,7 @@ func (a *App) wire() error {
 		return err
 	}
 	a.guard = guard.New(guard.Config{
-		Policy: snapshot, Services: a.services(), Bearers: bearers, Log: a.log, Replica: c.Replica, Now: a.o.Now, Logger: a.o.Logger,
+		Policy: snapshot, Services: a.services(), Bearers: bearers, Log: a.log, Room: a.log.Room, Replica: c.Replica, Now: a.o.Now, Logger: a.o.Logger,
 		Local: a.attestor(),
 	})
 	mint := issuer.New(c.Issuer, c.TrustDomain, a.algorithms(), a.keys, a.o.Now)
@@ -176,7 +183,8 @@ func (a *App) wire() error {
 		}
 	}
 	a.ready.add("audit log", a.log.Health)
-	return a.listen("telemetry", c.Telemetry.Listen, a.shares.telemetry, func(string) http.Handler { return &a.ready })
+	metrics := a.metrics()
+	return a.listen("telemetry", c.Telemetry.Listen, a.shares.telemetry, func(string) http.Handler { return under("/metrics", metrics, &a.ready) })
 }
 
 func (a *App) bearers() ([]guard.BearerProver, error) {
@@ -216,8 +224,11 @@ func (a *App) services() map[string]guard.Service {
 // accepting, lets requests finish for up to 10 s, and signs the log's last
 // checkpoint.
 func (a *App) Run(ctx context.Context) error {
-	err := a.guard.Note(ctx, guard.Event{Action: "server.start", Version: a.o.Version, Torn: a.log.Recovered(),
-		Detail: fmt.Sprintf("%d services, %d service accounts, %d providers", len(a.c.Services), len(a.c.ServiceAccounts), len(a.c.Providers))})
+	detail := fmt.Sprintf("%d services, %d service accounts, %d providers", len(a.c.Services), len(a.c.ServiceAccounts), len(a.c.Providers))
+	if n := a.log.Lost(); n > 0 {
+		detail += fmt.Sprintf("; a killed process may have lost %d buffered records", n)
+	}
+	err := a.guard.Note(ctx, guard.Event{Action: "server.start", Version: a.o.Version, Torn: a.log.Recovered(), Detail: detail})
 	if err != nil {
 		a.release()
 		return fmt.Errorf("record the start: %w", errors.Unwrap(err))
@@ -228,10 +239,13 @@ func (a *App) Run(ctx context.Context) error {
 			return fmt.Errorf("record what was done to keys at start: %w", errors.Unwrap(err))
 		}
 	}
-	turning, stopTurning := context.WithCancel(ctx)
-	turned := make(chan struct{})
-	go func() { defer close(turned); a.turnKeys(turning) }()
-	defer func() { stopTurning(); <-turned }()
+	beside, stop := context.WithCancel(ctx)
+	var tasks sync.WaitGroup
+	for _, task := range []func(context.Context){a.turnKeys, a.retain, a.index.run} {
+		tasks.Go(func() { task(beside) })
+	}
+	a.stopTasks = func() { stop(); tasks.Wait() }
+	defer a.stopTasks()
 	failed := make(chan error, len(a.servers))
 	for _, s := range a.servers {
 		go func() { failed <- s.serve() }()
@@ -269,6 +283,7 @@ func (a *App) shutdown() error {
 		}
 	}
 	a.guard.Close()
+	a.stopTasks()
 	if err := a.guard.Note(ctx, guard.Event{Action: "server.stop"}); err != nil {
 		errs = append(errs, fmt.Errorf("record the stop: %w", errors.Unwrap(err)))
 	}
@@ -284,6 +299,9 @@ func (a *App) release() error {
 	}
 	for _, n := range a.networks {
 		_ = n.Close()
+	}
+	if a.index != nil {
+		errs = append(errs, a.index.close())
 	}
 	if a.log != nil {
 		if err := a.log.Close(); err != nil {

@@ -1,6 +1,7 @@
 package audit
 
 import (
+	"bytes"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -100,4 +101,29 @@ func readPublic(dir string) (string, error) {
 		return "", err
 	}
 	return strings.TrimSuffix(string(text), "\n"), nil
+}
+
+// SplitNotes takes apart a file of checkpoints, one after the other, and returns how
+// many bytes at its end are no whole one.
+func SplitNotes(data []byte) (notes [][]byte, torn int) {
+	for len(data) > 0 {
+		blank := bytes.Index(data, []byte("\n\n"))
+		if blank < 0 {
+			break
+		}
+		end := blank + 2
+		for bytes.HasPrefix(data[end:], []byte("— ")) {
+			line := bytes.IndexByte(data[end:], '\n')
+			if line < 0 {
+				return notes, len(data)
+			}
+			end += line + 1
+		}
+		if end == blank+2 && len(bytes.TrimSpace(data[end:])) == 0 {
+			break // its signatures are missing
+		}
+		notes = append(notes, data[:end])
+		data = bytes.TrimLeft(data[end:], "\n")
+	}
+	return notes, len(data)
 }

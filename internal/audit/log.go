@@ -137,6 +137,7 @@ func (l *Log) Append(r *Record, d Durability) (uint64, error) {
 	stalled := l.stall.signal()
 	select {
 	case <-stalled:
+		l.counts.failures.Add(1)
 		return 0, unavailable(errStalled)
 	default:
 	}
@@ -159,6 +160,7 @@ func (l *Log) Append(r *Record, d Durability) (uint64, error) {
 		o, ok = b.wait(stalled)
 	}
 	if !ok {
+		l.counts.failures.Add(1)
 		return 0, unavailable(errStalled) // and b is not to be used again
 	}
 	buffers.Put(b)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 
+	"golang.org/x/mod/sumdb/note"
 	"golang.org/x/mod/sumdb/tlog"
 )
 
@@ -20,21 +21,10 @@ func (l *Log) SignedHead() (note []byte, size uint64) {
 // first size ones (RFC 6962 section 2.1.2). Both have to be in the log, old first; it
 // is empty if old is 0 or size.
 func (l *Log) ConsistencyProof(old, size uint64) ([]tlog.Hash, error) {
-	l.mu.Lock()
-	whole, open := l.tree.size, l.tree.partial()
-	full := append([]tile(nil), l.tree.full...)
-	l.mu.Unlock()
-	if size > whole {
+	if whole := l.Size(); size > whole {
 		return nil, fmt.Errorf("%w: the log has %d entries, not %d", ErrNotFound, whole, size)
 	}
-	return consistency(old, newHashes(size, func(t tile) ([]byte, error) {
-		for _, o := range append(open, full...) { // which may not be written yet
-			if o.level == t.level && o.n == t.n {
-				return o.data[:t.width*tlog.HashSize], nil
-			}
-		}
-		return readTile(l.opt.Dir, t)
-	}))
+	return consistency(old, l.hashes(size))
 }
 
 func consistency(old uint64, h *hashes) ([]tlog.Hash, error) {
@@ -142,4 +132,43 @@ func (r *Reader) rooted(head Head, h *hashes) error {
 		return &Bad{File: tilesDir, Seq: head.Size, What: "the tiles do not have the root that the checkpoint says: run `sallyport audit verify`"}
 	}
 	return nil
+}
+
+// Extends fails with *Bad unless the log begins with the entries that an earlier
+// checkpoint of it signed: it was set back, or rewritten.
+func (l *Log) Extends(checkpoint []byte) error {
+	v, err := note.NewVerifier(l.opt.VerifierKey)
+	if err != nil {
+		return err
+	}
+	h, err := openHead(checkpoint, v)
+	if err != nil {
+		return &Bad{File: checkpointFile, What: err.Error()}
+	}
+	if size := l.Size(); h.size > size {
+		return &Bad{File: checkpointFile, What: fmt.Sprintf("%d entries were signed, the log ends after %d: it was set back", h.size, size)}
+	}
+	root, err := tlog.TreeHash(int64(h.size), l.hashes(h.size))
+	if err != nil {
+		return err
+	}
+	if root != h.root {
+		return &Bad{File: checkpointFile, What: fmt.Sprintf("the first %d entries are not those that were signed: the log was rewritten", h.size)}
+	}
+	return nil
+}
+
+// hashes reads the tree of the first size entries, also where it is not on disk yet.
+func (l *Log) hashes(size uint64) *hashes {
+	l.mu.Lock()
+	open := append(l.tree.partial(), l.tree.full...)
+	l.mu.Unlock()
+	return newHashes(size, func(t tile) ([]byte, error) {
+		for _, o := range open {
+			if o.level == t.level && o.n == t.n {
+				return o.data[:t.width*tlog.HashSize], nil
+			}
+		}
+		return readTile(l.opt.Dir, t)
+	})
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -20,8 +21,9 @@ import (
 )
 
 func auditCommand(e *env) *cobra.Command {
-	return group("audit", "read and verify the audit log, beside a running server or without one",
-		auditTail(e), auditSearch(e), auditShow(e), auditVerify(e))
+	return group("audit", "read, prove and keep the audit log, beside a running server or without one",
+		auditTail(e), auditSearch(e), auditShow(e), auditVerify(e), auditExport(e), auditDisclose(e), auditProve(e), auditBackup(e),
+		auditErase(e), auditPrune(e), auditReindex(e))
 }
 
 // place is where a log is.
@@ -44,6 +46,25 @@ func (p *place) dir() (string, error) {
 		return "", err
 	}
 	return cfg.DataDir, nil
+}
+
+// log returns the log directory: that of the data_dir, or DIR itself if that is a copy
+// of one.
+func (p *place) log() (string, error) {
+	dir, err := p.dir()
+	if err != nil {
+		return "", err
+	}
+	log := app.LogDir(dir)
+	if _, err := os.Stat(log); err == nil {
+		return log, nil
+	}
+	for _, name := range []string{"checkpoint.pub", "checkpoint"} {
+		if _, err := os.Stat(filepath.Join(dir, name)); err == nil {
+			return dir, nil
+		}
+	}
+	return "", misuse(fmt.Errorf("there is no audit log in %s", dir))
 }
 
 // opener returns what opens payloads, nil if the key-encryption key is not here:
@@ -80,14 +101,11 @@ func (e *env) reader(p *place) (*audit.Reader, error) {
 	if err != nil {
 		return nil, err
 	}
-	dir, err := p.dir()
+	dir, err := p.log()
 	if err != nil {
 		return nil, err
 	}
-	r, err := audit.OpenReader(app.LogDir(dir), opener)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, misuse(fmt.Errorf("there is no audit log in %s", dir))
-	}
+	r, err := audit.OpenReader(dir, opener)
 	if err != nil {
 		return nil, failed(err)
 	}
@@ -133,106 +151,6 @@ func auditTail(e *env) *cobra.Command {
 	return c
 }
 
-// filter is what `audit search` looks for; an empty field matches everything.
-type filter struct {
-	principal, service, action, decision, rule, reason, tokenID string
-	since, until                                                string
-}
-
-func (f *filter) flags(c *cobra.Command) {
-	for _, x := range []struct {
-		to         *string
-		name, help string
-	}{
-		{&f.principal, "principal", "qualified name, such as serviceAccount:orders"},
-		{&f.service, "service", "name of the service"},
-		{&f.action, "action", "such as http.get; http.* for all of a protocol"},
-		{&f.decision, "decision", "allow or deny"},
-		{&f.rule, "rule", "name of the rule that decided"},
-		{&f.reason, "reason", "reason code, such as token_expired"},
-		{&f.tokenID, "token-id", "jti of the token shown or issued"},
-		{&f.since, "since", "an age such as 1h30m, or a time such as 2026-11-23T10:00:00Z"},
-		{&f.until, "until", "the same"},
-	} {
-		c.Flags().StringVar(x.to, x.name, "", x.help)
-	}
-}
-
-// when reads an age or a time.
-func when(text string, none time.Time) (time.Time, error) {
-	if text == "" {
-		return none, nil
-	}
-	if d, err := time.ParseDuration(text); err == nil {
-		return time.Now().Add(-d), nil
-	}
-	t, err := time.Parse(time.RFC3339, text)
-	if err != nil {
-		return t, misuse(fmt.Errorf("%q is neither an age such as 1h30m nor a time such as 2026-11-23T10:00:00Z", text))
-	}
-	return t, nil
-}
-
-func auditSearch(e *env) *cobra.Command {
-	var p place
-	var f filter
-	var limit int
-	c := &cobra.Command{Use: "search", Short: "print the records that match; exit 1 if there is none", Args: takes(), RunE: func(cmd *cobra.Command, _ []string) error {
-		since, err1 := when(f.since, time.Time{})
-		until, err2 := when(f.until, time.Unix(1<<40, 0))
-		if err := errors.Join(err1, err2); err != nil {
-			return misuse(err)
-		}
-		if f.decision != "" && f.decision != string(audit.Allow) && f.decision != string(audit.Deny) {
-			return misuse(fmt.Errorf("--decision %q: want allow or deny", f.decision))
-		}
-		r, err := e.reader(&p)
-		if err != nil {
-			return err
-		}
-		t := e.table(r)
-		defer t.flush()
-		n := 0
-		for entry, err := range r.Entries(cmd.Context(), 0) {
-			if err != nil {
-				return failed(err)
-			}
-			if entry.Time.Before(since) || entry.Time.After(until) || !f.matches(entry) {
-				continue
-			}
-			if n++; limit > 0 && n > limit {
-				break
-			}
-			if err := t.write(entry); err != nil {
-				return failed(err)
-			}
-		}
-		if n == 0 {
-			return no(errors.New("no record matches"))
-		}
-		return nil
-	}}
-	p.flags(c)
-	f.flags(c)
-	c.Flags().IntVar(&limit, "limit", 0, "stop after this many; 0 for all")
-	return c
-}
-
-func (f *filter) matches(e *audit.Entry) bool {
-	is := func(want, got string) bool { return want == "" || want == got }
-	if !is(f.service, e.Service) || !is(f.decision, string(e.Decision)) || !is(f.rule, e.Rule) {
-		return false
-	}
-	p := e.Payload
-	if p == nil {
-		return f.principal == "" && f.action == "" && f.reason == "" && f.tokenID == ""
-	}
-	family, all := strings.CutSuffix(f.action, ".*")
-	action := is(f.action, p.Action) || all && strings.HasPrefix(p.Action, family+".")
-	return is(f.principal, p.Principal) && action && is(f.reason, p.Reason) &&
-		(f.tokenID == "" || f.tokenID == p.TokenID || f.tokenID == p.IssuedTokenID)
-}
-
 func auditShow(e *env) *cobra.Command {
 	var p place
 	c := &cobra.Command{Use: "show ID", Short: "print one record by its decision id, REPLICA-SEQ", Args: takes("ID"), RunE: func(_ *cobra.Command, args []string) error {
@@ -240,13 +158,9 @@ func auditShow(e *env) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		name, number, ok := cutLast(args[0], "-")
-		seq, perr := strconv.ParseUint(number, 10, 64)
-		if !ok || perr != nil {
-			return misuse(fmt.Errorf("%q is not a decision id: it looks like %s-12", args[0], replicaOf(r)))
-		}
-		if name != replicaOf(r) {
-			return no(fmt.Errorf("this is the log of replica %s: ask the one of %s", replicaOf(r), name))
+		seq, err := seqOf(r, args[0])
+		if err != nil {
+			return err
 		}
 		entry, err := r.Entry(seq)
 		switch {
@@ -255,7 +169,7 @@ func auditShow(e *env) *cobra.Command {
 		case err != nil:
 			return failed(err)
 		case e.output == "json":
-			return e.json(shown(r, entry))
+			return e.json(r.Line(entry))
 		}
 		return e.details(r, entry)
 	}}
@@ -263,88 +177,17 @@ func auditShow(e *env) *cobra.Command {
 	return c
 }
 
-func cutLast(s, sep string) (before, after string, found bool) {
-	if i := strings.LastIndex(s, sep); i >= 0 {
-		return s[:i], s[i+len(sep):], true
+// seqOf reads a decision id of r's log.
+func seqOf(r *audit.Reader, id string) (uint64, error) {
+	i := max(strings.LastIndexByte(id, '-'), 0)
+	seq, err := strconv.ParseUint(strings.TrimPrefix(id[i:], "-"), 10, 63)
+	if err != nil || i == 0 {
+		return 0, misuse(fmt.Errorf("%q is not a decision id: it looks like %s-12", id, r.Replica()))
 	}
-	return s, "", false
-}
-
-// replicaOf returns the last part of the log's origin, TRUST-DOMAIN/REPLICA.
-func replicaOf(r *audit.Reader) string {
-	_, name, _ := cutLast(r.Origin(), "/")
-	return name
-}
-
-func auditVerify(e *env) *cobra.Command {
-	var p place
-	var key string
-	c := &cobra.Command{Use: "verify", Short: "check the whole log against its signed checkpoint; exit 1 if they disagree", Args: takes(), RunE: func(*cobra.Command, []string) error {
-		dir, err := p.dir()
-		if err != nil {
-			return err
-		}
-		opener, err := e.opener(&p)
-		if err != nil {
-			return err
-		}
-		if _, err := os.Stat(app.LogDir(dir)); err != nil {
-			return misuse(fmt.Errorf("there is no audit log in %s", dir))
-		}
-		verifierKey, err := keyText(key)
-		if err != nil {
-			return misuse(err)
-		}
-		report, err := audit.Verify(app.LogDir(dir), verifierKey, opener)
-		if err != nil {
-			return no(fmt.Errorf("the log does not verify: %w", err))
-		}
-		if report.KeyFromLog {
-			_, _ = fmt.Fprintln(e.err, "checked with the key that lies beside the log: this proves nothing against whoever holds both; give --key with the one you were handed")
-		}
-		_, _ = fmt.Fprintln(e.err, "no witness outside has signed this checkpoint: compare it with one that you kept")
-		if e.output == "json" {
-			return e.json(report)
-		}
-		_, err = fmt.Fprintf(e.out, "%s: ok: %d records, %d under the signed checkpoint, %d that only the next one protects; payloads: %d fit their commitment, %d sealed, %d erased\n",
-			report.Origin, report.Entries, report.Signed, report.Unsigned, report.Open, report.Sealed, report.Erased)
-		return err
-	}}
-	p.flags(c)
-	c.Flags().StringVar(&key, "key", "", "the log's verifier key, or a file that holds it, as handed out of band")
-	return c
-}
-
-// keyText takes a note verifier key, NAME+HASH+KEY, or reads it from a file.
-func keyText(key string) (string, error) {
-	if key == "" || strings.Count(key, "+") >= 2 {
-		return key, nil
+	if name := id[:i]; name != r.Replica() {
+		return 0, no(fmt.Errorf("this is the log of replica %s: ask the one of %s", r.Replica(), name))
 	}
-	text, err := os.ReadFile(key)
-	if err != nil {
-		return "", fmt.Errorf("--key: neither a verifier key NAME+HASH+KEY nor a file: %w", err)
-	}
-	return strings.TrimSpace(string(text)), nil
-}
-
-// shownEntry is a record as JSON output has it.
-type shownEntry struct {
-	ID       string         `json:"id"`
-	Seq      uint64         `json:"seq"`
-	Time     time.Time      `json:"time"`
-	Kind     audit.Kind     `json:"kind"`
-	Decision audit.Decision `json:"decision,omitzero"`
-	Rule     string         `json:"rule,omitzero"`
-	Service  string         `json:"service,omitzero"`
-	Policy   string         `json:"policy,omitzero"`
-	State    string         `json:"state"`             // of the payload
-	Payload  jsontext.Value `json:"payload,omitempty"` // the text that the leaf commits to
-	Leaf     string         `json:"leaf"`              // what the tree hashes
-}
-
-func shown(r *audit.Reader, e *audit.Entry) shownEntry {
-	return shownEntry{fmt.Sprintf("%s-%d", replicaOf(r), e.Seq), e.Seq, e.Time, e.Kind, e.Decision, e.Rule, e.Service, e.Policy, e.State,
-		jsontext.Value(e.PayloadText), string(e.Leaf)}
+	return seq, nil
 }
 
 // table prints records as columns, or as JSON lines.
@@ -363,7 +206,7 @@ func (t *table) flush() { _ = t.w.Flush() }
 
 func (t *table) write(entry *audit.Entry) error {
 	if t.e.output == "json" {
-		return t.e.json(shown(t.r, entry))
+		return t.e.json(t.r.Line(entry))
 	}
 	if !t.header {
 		t.header = true
@@ -387,7 +230,7 @@ func (t *table) write(entry *audit.Entry) error {
 	if len(p.Shadow) > 0 {
 		why += " (shadow " + strings.Join(p.Shadow, ", ") + ")"
 	}
-	_, err := fmt.Fprintf(t.w, "%s\t%s-%d\t%s\t%s\t%s\t%s\t%s\n", entry.Time.Format("2006-01-02T15:04:05.000Z"), replicaOf(t.r), entry.Seq,
+	_, err := fmt.Fprintf(t.w, "%s\t%s-%d\t%s\t%s\t%s\t%s\t%s\n", entry.Time.Format("2006-01-02T15:04:05.000Z"), t.r.Replica(), entry.Seq,
 		decision, cell(p.Principal), cell(p.Action), cell(on(entry, p)), cell(why))
 	return err
 }
@@ -428,7 +271,7 @@ func (e *env) details(r *audit.Reader, entry *audit.Entry) error {
 			_, _ = fmt.Fprintf(w, "%s\t%s\n", name, printable(value))
 		}
 	}
-	row("id", fmt.Sprintf("%s-%d", replicaOf(r), entry.Seq))
+	row("id", fmt.Sprintf("%s-%d", r.Replica(), entry.Seq))
 	row("time", entry.Time.Format(time.RFC3339Nano))
 	row("kind", string(entry.Kind))
 	row("decision", string(entry.Decision))

@@ -44,8 +44,10 @@ type Service struct {
 // Audit is how a service's decisions are recorded.
 type Audit struct {
 	// Durability is what a decision waits for before it takes effect: "written"
-	// (survives a killed process) or "synced" (survives power loss). Default
-	// audit.durability, and without that written.
+	// (survives a killed process), "synced" (survives power loss), or "buffered"
+	// (nothing; written within 100 ms), which is for what a role marks as reads:
+	// everything else of the service is written. Default audit.durability, and
+	// without that written.
 	Durability guard.Durability `yaml:"durability,omitempty"`
 }
 

@@ -189,11 +189,11 @@ func (g *Guard) crowdedUser(a *Attempt, proof *identity.Proof, d *policy.Decisio
 	return g.crowded(a, string(d.Reason), d.NearWhy, notAllowed(d))
 }
 
-// crowded counts the refusal of an unproven caller whose network has too many, and
-// returns what it is told: there is no record to name.
+// crowded counts the refusal of an unproven caller whose network has too many, or for
+// whom the log's disk has no room, and returns what it is told: there is no record to name.
 func (g *Guard) crowded(a *Attempt, code, why string, f *fault.Error) (*fault.Error, bool) {
 	network, alone := g.crowd.alone(a.network(), g.c.Now())
-	if alone {
+	if alone && g.c.Room() == audit.Plenty {
 		return nil, false
 	}
 	g.crowd.count(class{network, a.Service, code}, a.Action, why, g.recordCrowd)

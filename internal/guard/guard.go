@@ -67,7 +67,8 @@ type Config struct {
 	Bearers  []BearerProver
 	Local    LocalProver
 	Log      Log
-	Replica  string // begins every decision id
+	Room     func() audit.Room // for whom the log has room; default: for everybody
+	Replica  string            // begins every decision id
 	Now      func() time.Time
 	Logger   *slog.Logger // hears alarms only; default slog.Default()
 }
@@ -89,6 +90,9 @@ type Guard struct {
 func New(c Config) *Guard {
 	if c.Logger == nil {
 		c.Logger = slog.Default()
+	}
+	if c.Room == nil {
+		c.Room = func() audit.Room { return audit.Plenty }
 	}
 	g := &Guard{c: c, issuers: map[string]BearerProver{}, waiting: map[*receipt]struct{}{}}
 	g.policy.Store(c.Policy)
@@ -127,7 +131,7 @@ func (g *Guard) Admit(ctx context.Context, a Attempt) (*Pass, error) {
 		return nil, f
 	}
 	rec := g.decisionRecord(audit.Admit, &a, proof, &d)
-	durability := g.durability(&a)
+	durability := g.durability(&a, &d)
 	if d.Allow && a.mints() {
 		if rec.Payload.IssuedTokenID = a.reused(proof); rec.Payload.IssuedTokenID != "" {
 			durability = audit.Written // that it exists is synced already
@@ -169,12 +173,15 @@ type Event struct {
 	Detail  string
 	Version string // of the program, at start
 	Torn    int64  // bytes that a crash left behind, at start
+
+	// Entries are those that the event takes out of the log.
+	Entries []string
 }
 
 // Note records an Event, synced.
 func (g *Guard) Note(_ context.Context, e Event) error {
 	_, err := g.append(&audit.Record{Kind: audit.Note, Policy: g.policy.Load().Revision(), Payload: audit.Payload{
-		Action: e.Action, Detail: e.Detail, Version: e.Version, TornBytes: e.Torn, Replica: g.c.Replica,
+		Action: e.Action, Detail: e.Detail, Version: e.Version, TornBytes: e.Torn, Entries: e.Entries, Replica: g.c.Replica,
 	}}, audit.Synced)
 	return err
 }
@@ -286,15 +293,18 @@ func (a *Attempt) reused(proof *identity.Proof) string {
 
 // durability of the record of an attempt: a token that was handed out, and a change
 // that somebody made to the server, must be in the log after a power cut; calls wait
-// as long as their service says.
-func (g *Guard) durability(a *Attempt) audit.Durability {
+// as long as their service says. Of a buffered service only reads that were allowed may
+// wait: whoever is refused could be asking for something to be forgotten.
+func (g *Guard) durability(a *Attempt, d *policy.Decision) audit.Durability {
 	if a.mints() || strings.HasPrefix(a.Action, adminActions) {
 		return audit.Synced
 	}
-	if svc, ok := g.c.Services[a.Service]; ok {
-		return svc.Durability
+	svc, ok := g.c.Services[a.Service]
+	switch {
+	case !ok, svc.Durability == audit.Buffered && !(d.Allow && d.Reads):
+		return audit.Written
 	}
-	return audit.Written
+	return svc.Durability
 }
 
 // newTokenID returns a `jti`: 128 random bits.

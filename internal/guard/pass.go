@@ -99,7 +99,7 @@ func (p *Pass) Check(ctx context.Context, action string, vars policy.Vars) error
 	g, a := p.r.guard, p.r.attempt
 	a.Action, a.Request = action, vars
 	d := g.decide(p.r.proof, action, vars, &a, g.c.Now())
-	id, err := g.append(g.decisionRecord(audit.Check, &a, p.r.proof, &d), g.durability(&a))
+	id, err := g.append(g.decisionRecord(audit.Check, &a, p.r.proof, &d), g.durability(&a, &d))
 	if err != nil {
 		return err
 	}

@@ -1,7 +1,9 @@
 package guard
 
 import (
+	"errors"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/sallyport-dev/sallyport/internal/audit"
@@ -75,9 +77,21 @@ func (g *Guard) refuse(a *Attempt, proof *identity.Proof, code, why string, f *f
 	return f
 }
 
+// errLast is why there is no record when the disk's last part is for operators.
+var errLast = errors.New("the log's disk is nearly full: what is left is for operators and for the end of what was begun")
+
+// ofOperators reports whether a record has a place in the last part of the disk: without
+// it nobody could prune.
+func ofOperators(rec *audit.Record) bool {
+	return rec.Kind == audit.Note || rec.Kind == audit.Close || strings.HasPrefix(rec.Payload.Action, adminActions) && rec.Kind == audit.Admit
+}
+
 // append makes rec durable and returns its decision id, or the refusal that the
 // caller gets when there is no record: no record, no pass.
 func (g *Guard) append(rec *audit.Record, d audit.Durability) (string, error) {
+	if g.c.Room() == audit.Last && !ofOperators(rec) {
+		return "", &fault.Error{Code: fault.Busy, Public: "decisions cannot be recorded now", RetryAfter: 5 * time.Second, Cause: errLast}
+	}
 	seq, err := g.c.Log.Append(rec, d)
 	if err != nil {
 		g.c.Logger.Error("a decision cannot be recorded, so it is refused", "error", err.Error())

@@ -95,7 +95,25 @@ func (c *compiler) readRoles() {
 			c.mistake(path, "the role has no actions: write at least one of %s", knownActions())
 		}
 		c.actions(path, actions)
+		quiet := &compiler{}
+		whole := &rule{actions: quiet.actions("", actions).texts}
+		for i, read := range c.cfg.Roles[name].Reads {
+			if at := fmt.Sprintf("%s.reads[%d]", path, i); !c.isAction(at, read) {
+				continue
+			} else if !whole.covers(read) {
+				c.mistake(at, "%q is not among the role's actions: add it there, or remove it here", read)
+			}
+		}
 	}
+}
+
+// isAction reports whether text is an action, and tells if it is not.
+func (c *compiler) isAction(path, text string) bool {
+	_, err := parseAction(text)
+	if err != nil {
+		c.mistake(path, "%v", err)
+	}
+	return err == nil
 }
 
 // readRules returns the rules in file order, and which built-in rules are off.
@@ -150,6 +168,9 @@ func (c *compiler) rule(path string, r Rule) *rule {
 	out.members = append(c.members(path+".allow", r.Allow, false), c.members(path+".deny", r.Deny, true)...)
 	acts := c.ruleActions(path, r)
 	out.actions = acts.texts
+	if r.Role != "" {
+		out.reads = c.cfg.Roles[r.Role].Reads
+	}
 	c.to(path+".to", r.To, acts.families, out)
 	if r.When != "" {
 		out.conds = c.when(path+".when", r.When, acts.families)

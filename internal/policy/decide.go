@@ -53,6 +53,9 @@ type Decision struct {
 	// Reason is why.
 	Reason Reason
 
+	// Reads is set when Rule allowed through a role that marks the action as a read.
+	Reads bool
+
 	// Near is, when nothing matched, the allow rule that came nearest: the first
 	// whose condition stood in the way, else the first over the same resource
 	// and member that lacks the action. After DenyRuleError it is Rule.
@@ -194,6 +197,7 @@ func (w *walk) visit(r *rule) {
 	case r.deny:
 	case matched && err == nil:
 		w.decide(r.name, Allowed)
+		w.d.Reads = covers(r.reads, w.q.Action)
 	case !w.failed:
 		w.failed, w.nearErr = true, err
 		w.d.Near = r.name

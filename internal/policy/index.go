@@ -42,12 +42,15 @@ type rule struct {
 	members      []memberKey
 	to           []Resource
 	actions      []string // exact ones and FAMILY.*
+	reads        []string // those of them that change nothing
 	when         string
 	conds        []condition // one per family; nil without a condition
 }
 
-func (r *rule) covers(action string) bool {
-	for _, a := range r.actions {
+func (r *rule) covers(action string) bool { return covers(r.actions, action) }
+
+func covers(actions []string, action string) bool {
+	for _, a := range actions {
 		if a == action {
 			return true
 		}
@@ -187,6 +190,10 @@ func (s *Snapshot) hash(w World) string {
 	for _, r := range s.rules {
 		write(h, r.name, flag(r.deny), flag(r.shadow), r.when)
 		write(h, slices.Sorted(slices.Values(r.actions))...)
+		if len(r.reads) > 0 { // or the revisions of all that there is would change
+			write(h, "reads")
+			write(h, slices.Sorted(slices.Values(r.reads))...)
+		}
 		var to, members []string
 		for _, res := range r.to {
 			to = append(to, res.String())

@@ -53,6 +53,10 @@ type Group struct {
 type Role struct {
 	// Actions are actions such as http.get, or http.* for a whole family.
 	Actions []string `yaml:"actions,omitempty"`
+
+	// Reads are those of Actions that change nothing: the records of a service with
+	// audit.durability "buffered" may wait in memory for these. Default: none.
+	Reads []string `yaml:"reads,omitempty"`
 }
 
 // A Rule allows or denies. Exactly one of Allow and Deny, and exactly one of

@@ -17,6 +17,16 @@ func openSQLite(path string) (*sql.DB, error) {
 	if path != memory {
 		q.Add("_pragma", "journal_mode(wal)")
 	}
+	return openWith(path, q)
+}
+
+// openIndexFile opens a file that can be made anew: after power loss the last commits
+// may be gone, and what is there is whole.
+func openIndexFile(path string) (*sql.DB, error) {
+	return openWith(path, url.Values{"_pragma": {"busy_timeout(5000)", "synchronous(1)", "journal_mode(wal)"}})
+}
+
+func openWith(path string, q url.Values) (*sql.DB, error) {
 	db, err := sql.Open("sqlite", (&url.URL{Scheme: "file", Opaque: url.PathEscape(path), RawQuery: q.Encode()}).String())
 	if err != nil {
 		return nil, err

@@ -1,5 +1,6 @@
 // Package admin is the door through which a local operator administers the server:
-// plain HTTP and JSON over data_dir/admin.sock. `sallyport keys` is its client.
+// plain HTTP and JSON over data_dir/admin.sock. `sallyport keys`, `audit erase` and
+// `audit prune` are its clients.
 //
 // Who asks is attested by uid; whether they may is decided as admin.* and recorded
 // before anything happens. The people's console comes later.
@@ -62,7 +63,40 @@ const (
 	KeysPath   = "/v1/keys"
 	RotatePath = "/v1/keys/rotate" // Rotate
 	RevokePath = "/v1/keys/revoke" // Revoke
+	ErasePath  = "/v1/audit/erase" // Erase, answered with Erased
+	PrunePath  = "/v1/audit/prune" // Prune, answered with Pruned
 )
+
+// Log is the audit log, as an operator sees it.
+type Log interface {
+	// Erase overwrites the payloads of the records that subject, by its qualified name,
+	// is the principal or an actor of, and returns how many; reason is recorded.
+	Erase(ctx context.Context, subject, reason string) (int, error)
+	// Prune deletes records before a time, or, with the zero time, what the file says,
+	// and returns the first entry that is left.
+	Prune(ctx context.Context, before time.Time) (first uint64, err error)
+}
+
+// Erase is the body of ErasePath.
+type Erase struct {
+	Subject string `json:"subject"`
+	Reason  string `json:"reason"`
+}
+
+// Erased is its answer.
+type Erased struct {
+	Records int `json:"records"` // whose payloads were erased
+}
+
+// Prune is the body of PrunePath.
+type Prune struct {
+	Before time.Time `json:"before,omitzero"`
+}
+
+// Pruned is its answer.
+type Pruned struct {
+	First uint64 `json:"first"` // entry that is left
+}
 
 // Rotate is the body of RotatePath.
 type Rotate struct {
@@ -84,38 +118,81 @@ type Problem struct {
 type Door struct {
 	guard door.Guard
 	keys  Keys
+	log   Log
 	mux   *http.ServeMux
 }
 
 // New returns a Door.
-func New(g door.Guard, k Keys) *Door {
-	d := &Door{guard: g, keys: k, mux: http.NewServeMux()}
-	d.serve("GET "+KeysPath, "admin.keys.list", func(*http.Request) (change, error) { return change{}, nil })
+func New(g door.Guard, k Keys, l Log) *Door {
+	d := &Door{guard: g, keys: k, log: l, mux: http.NewServeMux()}
+	d.serve("GET "+KeysPath, "admin.keys.list", func(*http.Request) (change, error) { return change{do: d.listed(nil)}, nil })
 	d.serve("POST "+RotatePath, "admin.keys.rotate", func(r *http.Request) (change, error) {
 		var in Rotate
 		err := read(r, &in)
-		return change{"keys for " + cmp.Or(strings.Join(in.Purposes, ", "), "every purpose"), func(ctx context.Context) error { return d.keys.Rotate(ctx, in.Purposes) }}, err
+		return change{"keys for " + cmp.Or(strings.Join(in.Purposes, ", "), "every purpose"), d.listed(func(ctx context.Context) error { return d.keys.Rotate(ctx, in.Purposes) })}, err
 	})
 	d.serve("POST "+RevokePath, "admin.keys.revoke", func(r *http.Request) (change, error) {
 		var in Revoke
 		err := read(r, &in)
-		return change{"key " + in.KeyID, func(ctx context.Context) error { return d.keys.Revoke(ctx, in.KeyID) }}, err
+		return change{"key " + in.KeyID, d.listed(func(ctx context.Context) error { return d.keys.Revoke(ctx, in.KeyID) })}, err
+	})
+	d.serve("POST "+ErasePath, "admin.audit.erase", func(r *http.Request) (change, error) {
+		var in Erase
+		err := read(r, &in)
+		if err == nil && !strings.Contains(in.Subject, ":") {
+			err = errors.New("subject is not a qualified name, such as user:okta/alice or serviceAccount:orders")
+		}
+		// whoever is erased is not to be named by the record that says so
+		return change{"the records of one subject" + because(in.Reason), func(ctx context.Context) (any, error) {
+			n, err := d.log.Erase(ctx, in.Subject, in.Reason)
+			return Erased{n}, err
+		}}, err
+	})
+	d.serve("POST "+PrunePath, "admin.audit.prune", func(r *http.Request) (change, error) {
+		var in Prune
+		err := read(r, &in)
+		on := "what audit.retain and audit.max_size say"
+		if !in.Before.IsZero() {
+			on = "records before " + in.Before.UTC().Format(time.RFC3339)
+		}
+		return change{on, func(ctx context.Context) (any, error) {
+			first, err := d.log.Prune(ctx, in.Before)
+			return Pruned{first}, err
+		}}, err
 	})
 	return d
 }
 
-// change is what a request asks for: to what, for the record, and how; no function is
-// nothing to do.
+func because(reason string) string {
+	if reason == "" {
+		return ""
+	}
+	return ", because: " + reason
+}
+
+// listed returns what does something to keys and answers with the keys as they are then.
+func (d *Door) listed(do func(context.Context) error) func(context.Context) (any, error) {
+	return func(ctx context.Context) (any, error) {
+		if do != nil {
+			if err := do(ctx); err != nil {
+				return nil, err
+			}
+		}
+		return d.keys.List(), nil
+	}
+}
+
+// change is what a request asks for: to what, for the record, and how it is answered.
 type change struct {
 	on string
-	do func(context.Context) error
+	do func(context.Context) (any, error)
 }
 
 // ServeHTTP implements http.Handler.
 func (d *Door) ServeHTTP(w http.ResponseWriter, r *http.Request) { d.mux.ServeHTTP(w, r) }
 
-// serve answers a path with the keys as they are after what prepare returns was
-// done: prepare reads the request, and is all that happens before it is admitted.
+// serve answers a path by what prepare returns: prepare reads the request, and is all
+// that happens before it is admitted.
 func (d *Door) serve(pattern, action string, prepare func(*http.Request) (change, error)) {
 	d.mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
 		c, ok := door.Caller(r.Context())
@@ -133,14 +210,15 @@ func (d *Door) serve(pattern, action string, prepare func(*http.Request) (change
 			fail(w, f)
 			return
 		}
-		if err = d.admit(r.Context(), a); err == nil && change.do != nil {
-			err = change.do(r.Context())
+		var out any
+		if err = d.admit(r.Context(), a); err == nil {
+			out, err = change.do(r.Context())
 		}
 		if err != nil {
 			fail(w, err)
 			return
 		}
-		answer(w, http.StatusOK, d.keys.List())
+		answer(w, http.StatusOK, out)
 	})
 }
 

@@ -1,0 +1,211 @@
+package search
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"iter"
+	"net/netip"
+	"sync/atomic"
+	"time"
+
+	"github.com/sallyport-dev/sallyport/internal/audit"
+)
+
+// Bundle is how many records the index takes together: those of one C2SP entry bundle.
+const Bundle = 256
+
+// An Index keeps, for each bundle, what there is in it. It must be safe for use beside
+// a reader in another process.
+type Index interface {
+	// State returns what the index covers; the zero State of a new one.
+	State(ctx context.Context) (State, error)
+	// Add keeps summaries of bundles and the state after them, all or nothing.
+	Add(ctx context.Context, s State, bundles []Summary) error
+	// Rows returns the rows of bundles that may hold records like q, as far as columns
+	// and times say, in order of bundles; with their marks if marks.
+	Rows(ctx context.Context, q *Query, marks bool) iter.Seq2[Found, error]
+	// Forget drops what is before a bundle.
+	Forget(ctx context.Context, before uint64) error
+}
+
+// State is what an index covers.
+type State struct {
+	Origin string // the log's name
+	Next   uint64 // bundle that comes next
+	Head   []byte // the newest checkpoint that was seen, a signed note
+	Size   uint64 // entries that it covers
+}
+
+// Summary is what is in one bundle.
+type Summary struct {
+	Number      uint64
+	First, Last time.Time // of its records, earliest and latest
+	Rows        []Row
+	Marks       []byte // see marked
+}
+
+// A Row counts the records of a bundle that are the same in these.
+type Row struct {
+	Principal, Service, Action, Decision, Rule string
+	Count                                      uint64
+}
+
+// Found is a row with its bundle.
+type Found struct {
+	Number      uint64
+	First, Last time.Time
+	Row
+	Marks []byte
+}
+
+// Marks are a Bloom filter over the values of a bundle that have no column: 8192 bits,
+// four for each value. With 1000 values, more than most bundles have, one in 40 of the
+// others is taken for one of them, which costs reading a bundle in vain.
+const (
+	marksSize = 1024 // bytes
+	marksEach = 4
+)
+
+// What a mark is of.
+const (
+	markActor  = "actor\x00"
+	markReason = "reason\x00"
+	markToken  = "token\x00"
+	markPeer   = "peer\x00"
+)
+
+func mark(bits []byte, value string) {
+	for _, i := range markBits(value) {
+		bits[i/8] |= 1 << (i % 8)
+	}
+}
+
+// marked reports whether value may be among those that bits are of.
+func marked(bits []byte, value string) bool {
+	for _, i := range markBits(value) {
+		if len(bits) != marksSize || bits[i/8]&(1<<(i%8)) == 0 {
+			return false
+		}
+	}
+	return true
+}
+
+func markBits(value string) (out [marksEach]uint16) {
+	sum := sha256.Sum256([]byte(value))
+	for i := range out {
+		out[i] = binary.BigEndian.Uint16(sum[2*i:]) % (marksSize * 8)
+	}
+	return out
+}
+
+// Summarize makes the summary of one bundle's records.
+func Summarize(number uint64, entries []*audit.Entry) Summary {
+	s := Summary{Number: number, Marks: make([]byte, marksSize)}
+	at := map[Row]int{}
+	for i, e := range entries {
+		if i == 0 || e.Time.Before(s.First) {
+			s.First = e.Time
+		}
+		if i == 0 || e.Time.After(s.Last) {
+			s.Last = e.Time
+		}
+		r := Row{Service: e.Service, Decision: string(e.Decision), Rule: e.Rule}
+		r.Principal, r.Action = "("+e.State+")", "("+e.State+")" // as counting by them says
+		if p := e.Payload; p != nil {
+			r.Principal, r.Action = p.Principal, p.Action
+			s.mark(p)
+		}
+		j, ok := at[r]
+		if !ok {
+			j = len(s.Rows)
+			at[r] = j
+			s.Rows = append(s.Rows, r)
+		}
+		s.Rows[j].Count++
+	}
+	return s
+}
+
+func (s *Summary) mark(p *audit.Payload) {
+	for _, a := range p.Actors {
+		mark(s.Marks, markActor+a)
+	}
+	for _, v := range []struct{ kind, value string }{{markReason, p.Reason}, {markToken, p.TokenID}, {markToken, p.IssuedTokenID}} {
+		if v.value != "" {
+			mark(s.Marks, v.kind+v.value)
+		}
+	}
+	if a, err := netip.ParseAddrPort(p.Peer); err == nil {
+		mark(s.Marks, markPeer+a.Addr().Unmap().String())
+	}
+}
+
+// ErrAhead means that an index has seen more of a log, or another, than is there: the
+// log's directory was set back.
+var ErrAhead = errors.New("the index has seen more of this log than is there")
+
+// Indexer fills an index behind the log, one Step at a time.
+type Indexer struct {
+	Reader *audit.Reader
+	Index  Index
+	lag    atomic.Uint64
+}
+
+// batch is how many bundles one transaction takes.
+const batch = 32
+
+// Lag returns how many records under the checkpoint are not indexed yet.
+func (x *Indexer) Lag() uint64 { return x.lag.Load() }
+
+// Step indexes one batch of bundles and reports whether there is no more to do.
+func (x *Indexer) Step(ctx context.Context) (done bool, err error) {
+	s, err := x.Index.State(ctx)
+	if err != nil {
+		return false, err
+	}
+	head, err := x.Reader.Head()
+	if err != nil {
+		return false, err
+	}
+	if s.Origin != "" && (s.Origin != x.Reader.Origin() || s.Size > head.Size) {
+		return false, fmt.Errorf("%w: %d entries of %s, here are %d of %s", ErrAhead, s.Size, s.Origin, head.Size, x.Reader.Origin())
+	}
+	first, err := x.Reader.First()
+	if err != nil {
+		return false, err
+	}
+	if first/Bundle > s.Next {
+		s.Next = first / Bundle
+	}
+	if err := x.Index.Forget(ctx, first/Bundle); err != nil {
+		return false, err
+	}
+	end := min(head.Size/Bundle, s.Next+batch)
+	x.lag.Store(head.Size - s.Next*Bundle)
+	if end == s.Next {
+		return true, nil
+	}
+	var bundles []Summary
+	var entries []*audit.Entry
+	for e, err := range x.Reader.Entries(ctx, s.Next*Bundle) {
+		if err != nil {
+			return false, err
+		}
+		if entries = append(entries, e); len(entries) == Bundle {
+			bundles = append(bundles, Summarize(e.Seq/Bundle, entries))
+			entries = entries[:0]
+			if e.Seq+1 == end*Bundle {
+				break
+			}
+		}
+	}
+	s = State{x.Reader.Origin(), end, head.Note, head.Size}
+	if err := x.Index.Add(ctx, s, bundles); err != nil {
+		return false, err
+	}
+	x.lag.Store(head.Size - end*Bundle)
+	return end == head.Size/Bundle, nil
+}

@@ -1,0 +1,291 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"iter"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/sallyport-dev/sallyport/internal/audit/search"
+)
+
+// IndexFile is where the index of a data_dir's audit log lies. It is derived from the
+// log and may be deleted while no server runs.
+func IndexFile(dataDir string) string { return filepath.Join(dataDir, "index.db") }
+
+// An Index is a search.Index in a file of its own.
+type Index struct{ db *sql.DB }
+
+// indexSchema is not migrated: an index of another version is made anew.
+const indexSchema = 1
+
+// indexTables keep each text once. Times are nanoseconds since 1970.
+func indexTables() []string {
+	return []string{
+		`CREATE TABLE version (version INTEGER NOT NULL)`,
+		`CREATE TABLE state (origin TEXT NOT NULL, next BIGINT NOT NULL, head BLOB, size BIGINT NOT NULL)`,
+		`CREATE TABLE texts (id INTEGER PRIMARY KEY, text TEXT NOT NULL UNIQUE)`,
+		`CREATE TABLE bundles (number BIGINT PRIMARY KEY, first BIGINT NOT NULL, last BIGINT NOT NULL)`,
+		`CREATE INDEX bundles_by_time ON bundles (last, first)`,
+		`CREATE TABLE marks (number BIGINT PRIMARY KEY, bits BLOB NOT NULL)`,
+		`CREATE TABLE bundle_rows (number BIGINT NOT NULL, principal INTEGER NOT NULL, service INTEGER NOT NULL,
+			action INTEGER NOT NULL, decision INTEGER NOT NULL, rule INTEGER NOT NULL, count BIGINT NOT NULL)`,
+		`CREATE INDEX bundle_rows_by_number ON bundle_rows (number)`,
+		`CREATE INDEX bundle_rows_by_principal ON bundle_rows (principal, number)`,
+	}
+}
+
+// OpenIndex opens the index of a data_dir for writing. One that cannot be used is made
+// anew: there is nothing in it that the log does not say.
+func OpenIndex(ctx context.Context, dataDir string) (*Index, error) {
+	path := IndexFile(dataDir)
+	x, err := openIndex(ctx, path)
+	if err == nil {
+		return x, nil
+	}
+	if err := RemoveIndex(dataDir); err != nil {
+		return nil, err
+	}
+	return openIndex(ctx, path)
+}
+
+// RemoveIndex deletes the index of a data_dir, which no server may have open.
+func RemoveIndex(dataDir string) error {
+	for _, suffix := range []string{"", "-wal", "-shm"} {
+		if err := os.Remove(IndexFile(dataDir) + suffix); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return fmt.Errorf("remove the index: %w", err)
+		}
+	}
+	return nil
+}
+
+// ReadIndex opens the index beside a running server; os.ErrNotExist if there is none.
+func ReadIndex(ctx context.Context, dataDir string) (*Index, error) {
+	if _, err := os.Stat(IndexFile(dataDir)); err != nil {
+		return nil, err
+	}
+	db, err := openIndexFile(IndexFile(dataDir))
+	if err != nil {
+		return nil, fmt.Errorf("open the index: %w", err)
+	}
+	if err := checkIndex(ctx, db); err != nil {
+		_ = db.Close()
+		return nil, fmt.Errorf("open the index: %w", err)
+	}
+	return &Index{db}, nil
+}
+
+func openIndex(ctx context.Context, path string) (*Index, error) {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("open the index: %w", err)
+	}
+	_ = f.Close()
+	db, err := openIndexFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("open the index: %w", err)
+	}
+	if err = checkIndex(ctx, db); errors.Is(err, errNoTables) {
+		err = makeIndex(ctx, db)
+	}
+	if err != nil {
+		_ = db.Close()
+		return nil, fmt.Errorf("open the index: %w", err)
+	}
+	return &Index{db}, nil
+}
+
+var errNoTables = errors.New("it is empty")
+
+func checkIndex(ctx context.Context, db *sql.DB) error {
+	var n int
+	if err := db.QueryRowContext(ctx, `SELECT COUNT(*) FROM sqlite_master`).Scan(&n); err != nil {
+		return err
+	}
+	if n == 0 {
+		return errNoTables
+	}
+	if err := db.QueryRowContext(ctx, `SELECT version FROM version`).Scan(&n); err != nil {
+		return err
+	}
+	if n != indexSchema {
+		return fmt.Errorf("it is of version %d, this program knows %d", n, indexSchema)
+	}
+	return nil
+}
+
+func makeIndex(ctx context.Context, db *sql.DB) error {
+	return inTransaction(ctx, db, func(tx *sql.Tx) error {
+		for _, t := range indexTables() {
+			if _, err := tx.ExecContext(ctx, t); err != nil {
+				return err
+			}
+		}
+		_, err := tx.ExecContext(ctx, `INSERT INTO version (version) VALUES (?)`, indexSchema)
+		return err
+	})
+}
+
+func inTransaction(ctx context.Context, db *sql.DB, do func(*sql.Tx) error) error {
+	tx, err := db.BeginTx(ctx, nil)
+	if err != nil {
+		return err
+	}
+	if err := do(tx); err != nil {
+		return errors.Join(err, tx.Rollback())
+	}
+	return tx.Commit()
+}
+
+// Close closes the index.
+func (x *Index) Close() error { return x.db.Close() }
+
+// State implements search.Index.
+func (x *Index) State(ctx context.Context) (s search.State, err error) {
+	err = x.db.QueryRowContext(ctx, `SELECT origin, next, head, size FROM state`).Scan(&s.Origin, &s.Next, &s.Head, &s.Size)
+	if errors.Is(err, sql.ErrNoRows) {
+		return s, nil
+	}
+	return s, err
+}
+
+// Add implements search.Index.
+func (x *Index) Add(ctx context.Context, s search.State, bundles []search.Summary) error {
+	return inTransaction(ctx, x.db, func(tx *sql.Tx) error {
+		t := texts{tx: tx, ids: map[string]int64{}}
+		for _, b := range bundles {
+			if _, err := tx.ExecContext(ctx, `INSERT OR REPLACE INTO bundles (number, first, last) VALUES (?, ?, ?)`, b.Number, b.First.UnixNano(), b.Last.UnixNano()); err != nil {
+				return err
+			}
+			if _, err := tx.ExecContext(ctx, `INSERT OR REPLACE INTO marks (number, bits) VALUES (?, ?)`, b.Number, b.Marks); err != nil {
+				return err
+			}
+			if err := t.addRows(ctx, &b); err != nil {
+				return err
+			}
+		}
+		if _, err := tx.ExecContext(ctx, `DELETE FROM state`); err != nil {
+			return err
+		}
+		_, err := tx.ExecContext(ctx, `INSERT INTO state (origin, next, head, size) VALUES (?, ?, ?, ?)`, s.Origin, s.Next, s.Head, s.Size)
+		return err
+	})
+}
+
+// texts finds and makes the ids of texts within one transaction.
+type texts struct {
+	tx  *sql.Tx
+	ids map[string]int64
+}
+
+func (t *texts) addRows(ctx context.Context, b *search.Summary) error {
+	for _, r := range b.Rows {
+		var ids [5]int64
+		for i, text := range []string{r.Principal, r.Service, r.Action, r.Decision, r.Rule} {
+			var err error
+			if ids[i], err = t.id(ctx, text); err != nil {
+				return err
+			}
+		}
+		if _, err := t.tx.ExecContext(ctx, `INSERT INTO bundle_rows (number, principal, service, action, decision, rule, count) VALUES (?, ?, ?, ?, ?, ?, ?)`,
+			b.Number, ids[0], ids[1], ids[2], ids[3], ids[4], r.Count); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (t *texts) id(ctx context.Context, text string) (int64, error) {
+	if id, ok := t.ids[text]; ok {
+		return id, nil
+	}
+	if _, err := t.tx.ExecContext(ctx, `INSERT INTO texts (text) VALUES (?) ON CONFLICT DO NOTHING`, text); err != nil {
+		return 0, err
+	}
+	var id int64
+	err := t.tx.QueryRowContext(ctx, `SELECT id FROM texts WHERE text = ?`, text).Scan(&id)
+	t.ids[text] = id
+	return id, err
+}
+
+// Forget implements search.Index.
+func (x *Index) Forget(ctx context.Context, before uint64) error {
+	if before == 0 {
+		return nil
+	}
+	var first sql.NullInt64
+	if err := x.db.QueryRowContext(ctx, `SELECT MIN(number) FROM bundles`).Scan(&first); err != nil || !first.Valid || uint64(first.Int64) >= before {
+		return err
+	}
+	return inTransaction(ctx, x.db, func(tx *sql.Tx) error {
+		for _, table := range []string{"bundles", "marks", "bundle_rows"} {
+			if _, err := tx.ExecContext(ctx, `DELETE FROM `+table+` WHERE number < ?`, before); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// Rows implements search.Index.
+func (x *Index) Rows(ctx context.Context, q *search.Query, marks bool) iter.Seq2[search.Found, error] {
+	text, args := rowsQuery(q, marks)
+	return func(yield func(search.Found, error) bool) {
+		rows, err := x.db.QueryContext(ctx, text, args...)
+		if err != nil {
+			yield(search.Found{}, err)
+			return
+		}
+		defer rows.Close()
+		for rows.Next() {
+			var f search.Found
+			var first, last int64
+			if err := rows.Scan(&f.Number, &first, &last, &f.Principal, &f.Service, &f.Action, &f.Decision, &f.Rule, &f.Count, &f.Marks); err != nil {
+				yield(f, err)
+				return
+			}
+			f.First, f.Last = time.Unix(0, first).UTC(), time.Unix(0, last).UTC()
+			if !yield(f, nil) {
+				return
+			}
+		}
+		if err := rows.Err(); err != nil {
+			yield(search.Found{}, err)
+		}
+	}
+}
+
+// rowsQuery writes the columns of q as SQL; families of actions and all that is no
+// column are for the caller to see to.
+func rowsQuery(q *search.Query, marks bool) (text string, args []any) {
+	bits := "NULL"
+	from := `bundles b JOIN bundle_rows r ON r.number = b.number`
+	if marks {
+		bits, from = "m.bits", from+` JOIN marks m ON m.number = b.number`
+	}
+	for i, column := range []string{"principal", "service", "action", "decision", "rule"} {
+		from += fmt.Sprintf(" JOIN texts t%d ON t%d.id = r.%s", i, i, column)
+	}
+	where := []string{"1 = 1"}
+	and := func(cond string, arg any) { where, args = append(where, cond), append(args, arg) }
+	if !q.From.IsZero() {
+		and("b.last >= ?", q.From.UnixNano())
+	}
+	if !q.To.IsZero() {
+		and("b.first <= ?", q.To.UnixNano())
+	}
+	for _, c := range []struct{ column, value string }{
+		{"principal", q.Principal}, {"service", q.Service}, {"action", q.Action}, {"decision", q.Decision}, {"rule", q.Rule},
+	} {
+		if c.value != "" && !strings.HasSuffix(c.value, ".*") {
+			and("r."+c.column+" = (SELECT id FROM texts WHERE text = ?)", c.value)
+		}
+	}
+	return `SELECT b.number, b.first, b.last, t0.text, t1.text, t2.text, t3.text, t4.text, r.count, ` + bits + ` FROM ` + from +
+		` WHERE ` + strings.Join(where, " AND ") + ` ORDER BY b.number`, args
+}

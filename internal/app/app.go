@@ -16,6 +16,8 @@ import (
 
 	"github.com/sallyport-dev/sallyport/internal/attest"
 	"github.com/sallyport-dev/sallyport/internal/audit"
+	"github.com/sallyport-dev/sallyport/internal/audit/sink"
+	"github.com/sallyport-dev/sallyport/internal/audit/witness"
 	"github.com/sallyport-dev/sallyport/internal/config"
 	"github.com/sallyport-dev/sallyport/internal/federation"
 	"github.com/sallyport-dev/sallyport/internal/gateway"
@@ -73,7 +75,9 @@ type App struct {
 	made     []keys.Event // before there was a log
 
 	index     *indexing
-	stopTasks func() // ends what Run does beside serving; may be called again
+	outside   *witness.Publisher
+	follower  *sink.Follower // nil: nobody wants records
+	stopTasks func()         // ends what Run does beside serving; may be called again
 }
 
 // New opens everything that a completed Config names. On an error nothing stays
@@ -115,6 +119,9 @@ func New(ctx context.Context, c *config.Config, o Options) (_ *App, err error) {
 		return nil, err
 	}
 	if err := a.openIndex(ctx, kek); err != nil {
+		return nil, err
+	}
+	if err := a.openOutside(ctx, kek); err != nil {
 		return nil, err
 	}
 	if err := a.wire(); err != nil {
@@ -241,7 +248,7 @@ func (a *App) Run(ctx context.Context) error {
 	}
 	beside, stop := context.WithCancel(ctx)
 	var tasks sync.WaitGroup
-	for _, task := range []func(context.Context){a.turnKeys, a.retain, a.index.run} {
+	for _, task := range []func(context.Context){a.turnKeys, a.retain, a.index.run, a.publish, a.follow} {
 		tasks.Go(func() { task(beside) })
 	}
 	a.stopTasks = func() { stop(); tasks.Wait() }
@@ -306,6 +313,9 @@ func (a *App) release() error {
 	if a.log != nil {
 		if err := a.log.Close(); err != nil {
 			errs = append(errs, fmt.Errorf("close the audit log: %w", err))
+		}
+		if a.outside != nil {
+			a.outside.Last()
 		}
 	}
 	if a.db != nil {

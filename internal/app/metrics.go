@@ -31,5 +31,15 @@ func (a *App) metrics() http.Handler {
 	gauge("disk_free_bytes", "Bytes free on the log's disk.", func() float64 { return float64(a.log.Stats().Free) })
 	gauge("disk_room", "0: room for everybody; 1: less than keep_free; 2: an eighth of it, for operators only.", func() float64 { return float64(a.log.Room()) })
 	gauge("index_lag_entries", "Signed entries that the index does not cover yet; searches read them from the log.", func() float64 { return float64(a.index.behind.Load()) })
+	gauge("cosigned_entries", "Entries of the newest checkpoint that enough witnesses have signed.", func() float64 { return float64(a.outside.Cosigned()) })
+	gauge("outside_up", "1 while every place and witness outside takes checkpoints, else 0.", func() float64 {
+		if a.outside.Health() != nil {
+			return 0
+		}
+		return 1
+	})
+	if a.follower != nil {
+		gauge("otlp_lag_entries", "Entries that the OTLP collector does not have yet.", func() float64 { return float64(a.follower.Lag()) })
+	}
 	return promhttp.HandlerFor(r, promhttp.HandlerOpts{})
 }

@@ -23,7 +23,7 @@ import (
 func auditCommand(e *env) *cobra.Command {
 	return group("audit", "read, prove and keep the audit log, beside a running server or without one",
 		auditTail(e), auditSearch(e), auditShow(e), auditVerify(e), auditExport(e), auditDisclose(e), auditProve(e), auditBackup(e),
-		auditErase(e), auditPrune(e), auditReindex(e))
+		auditErase(e), auditPrune(e), auditReindex(e), auditReport(e))
 }
 
 // place is where a log is.

@@ -1,6 +1,8 @@
 package cli
 
 import (
+	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -9,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sallyport-dev/sallyport/internal/audit"
+	"github.com/sallyport-dev/sallyport/internal/audit/sink"
 )
 
 // span says which records an export is of.
@@ -182,4 +185,29 @@ func auditBackup(e *env) *cobra.Command {
 		}}
 	p.flags(c)
 	return c
+}
+
+// exportOCSF writes what x is of as events.
+func (e *env) exportOCSF(ctx context.Context, x audit.Export, r *audit.Reader) error {
+	w := bufio.NewWriter(e.out)
+	var n, shown uint64
+	for entry, err := range r.Entries(ctx, x.First) {
+		if err != nil {
+			return e.exported(n, shown, err)
+		}
+		if x.End > 0 && entry.Seq >= x.End {
+			break
+		}
+		line := r.Line(entry)
+		if _, err := w.Write(sink.OCSF(nil, &line, entry.Payload, r.Origin(), version())); err != nil {
+			return failed(err)
+		}
+		if n++; entry.Payload != nil {
+			shown++
+		}
+	}
+	if err := w.Flush(); err != nil {
+		return failed(err)
+	}
+	return e.exported(n, shown, nil)
 }

@@ -9,7 +9,7 @@ import (
 )
 
 func policyCommand(e *env) *cobra.Command {
-	return group("policy", "check policies", policyCheck(e))
+	return group("policy", "check policies, and explain decisions", policyCheck(e), policyExplain(e))
 }
 
 func policyCheck(e *env) *cobra.Command {

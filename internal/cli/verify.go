@@ -5,18 +5,22 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/mod/sumdb/note"
 
 	"github.com/sallyport-dev/sallyport/internal/audit"
+	"github.com/sallyport-dev/sallyport/internal/audit/witness"
 )
 
 // verification is what `audit verify` is told.
 type verification struct {
 	place
-	key, export, proof string
-	checkpoints        []string
+	key, export, proof     string
+	checkpoints, witnesses []string
 }
 
 func auditVerify(e *env) *cobra.Command {
@@ -30,6 +34,7 @@ func auditVerify(e *env) *cobra.Command {
 	v.flags(c)
 	c.Flags().StringVar(&v.key, "key", "", "the log's verifier key, or a file that holds it, as handed out of band")
 	c.Flags().StringArrayVar(&v.checkpoints, "checkpoint", nil, "a file of checkpoints that somebody kept: the log still has to begin with them; may be given again")
+	c.Flags().StringArrayVar(&v.witnesses, "witness", nil, "a witness's verifier key: a checkpoint of those given, or the log's own file cosigned, has to be signed by it; may be given again")
 	c.Flags().StringVar(&v.export, "export", "", "an export to check; - for standard input")
 	c.Flags().StringVar(&v.proof, "proof", "", "a proof to check; - for standard input")
 	return c
@@ -43,6 +48,11 @@ func (e *env) verify(v *verification) error {
 	kept, err := e.readKept(v.checkpoints)
 	if err != nil {
 		return err
+	}
+	if len(v.witnesses) > 0 {
+		if kept, err = e.witnessed(v, kept); err != nil {
+			return err
+		}
 	}
 	if v.export == "" && v.proof == "" {
 		return e.verifyLog(v, key, kept)
@@ -159,6 +169,48 @@ func (e *env) readKept(files []string) ([]audit.Kept, error) {
 		}
 	}
 	return out, nil
+}
+
+// witnessed checks that every witness has signed one of the checkpoints, which are those
+// given and, of a log, its own file of them.
+func (e *env) witnessed(v *verification, kept []audit.Kept) ([]audit.Kept, error) {
+	if v.export == "" && v.proof == "" {
+		dir, err := v.log()
+		if err != nil {
+			return nil, err
+		}
+		name := filepath.Join(dir, witness.CosignedFile)
+		text, err := os.ReadFile(name)
+		switch {
+		case err == nil:
+			kept = append(kept, audit.Kept{Name: name, Note: text})
+		case !errors.Is(err, os.ErrNotExist):
+			return nil, failed(err)
+		}
+	}
+	for _, key := range v.witnesses {
+		text, err := keyText(key)
+		if err != nil {
+			return nil, misuse(err)
+		}
+		w, err := witness.NewVerifier(text)
+		if err != nil {
+			return nil, misuse(fmt.Errorf("--witness: %w", err))
+		}
+		signed := false
+		for _, k := range kept {
+			by, err := witness.Open(k.Note, []note.Verifier{w})
+			if err != nil {
+				continue // another may be signed
+			}
+			signed = true
+			_, _ = fmt.Fprintf(e.err, "%s: signed by witness %s at %s\n", printable(k.Name), printable(by[0].Witness), by[0].Time.Format(time.RFC3339))
+		}
+		if !signed {
+			return nil, no(fmt.Errorf("witness %s has signed none of the %d checkpoints that are here", w.Name(), len(kept)))
+		}
+	}
+	return kept, nil
 }
 
 // open opens a file, or standard input for -.

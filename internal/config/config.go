@@ -19,6 +19,8 @@ import (
 
 	"github.com/sallyport-dev/sallyport/internal/attest"
 	"github.com/sallyport-dev/sallyport/internal/audit"
+	"github.com/sallyport-dev/sallyport/internal/audit/sink"
+	"github.com/sallyport-dev/sallyport/internal/audit/witness"
 	"github.com/sallyport-dev/sallyport/internal/door"
 	"github.com/sallyport-dev/sallyport/internal/door/metadata"
 	"github.com/sallyport-dev/sallyport/internal/federation"
@@ -46,7 +48,7 @@ type Config struct {
 	DataDir string `yaml:"data_dir"`
 
 	Store     store.Config `yaml:"store,omitempty"`
-	Audit     audit.Config `yaml:"audit,omitempty"`
+	Audit     Audit        `yaml:"audit,omitempty"`
 	Telemetry Telemetry    `yaml:"telemetry,omitempty"`
 
 	// Metadata are the metadata doors: one, or a list.
@@ -66,6 +68,15 @@ type Config struct {
 
 	places decoder // where the file has what; empty if there was none
 }
+
+// Audit is how the log is kept, and who keeps its checkpoints.
+type Audit struct {
+	audit.Config `yaml:",inline"`
+	Outside      witness.Config `yaml:",inline"`
+}
+
+// Complete fills defaults and reports every mistake below "audit".
+func (a *Audit) Complete() error { return errors.Join(a.Config.Complete(), a.Outside.Complete()) }
 
 // Admin says who may administer this server over data_dir/admin.sock.
 type Admin struct {
@@ -99,10 +110,13 @@ func (s *ServiceAccount) Complete() error {
 	return errors.Join(s.Account.Complete(), s.Minting.Complete())
 }
 
-// Telemetry is where health is served.
+// Telemetry is where health and numbers are served, and where records go.
 type Telemetry struct {
-	// Listen serves /healthz and /readyz. Default 127.0.0.1:8402.
+	// Listen serves /healthz, /readyz and /metrics. Default 127.0.0.1:8402.
 	Listen string `yaml:"listen,omitempty"`
+
+	// OTLP is a collector that gets every record as an OpenTelemetry log. Default: none.
+	OTLP *sink.OTLP `yaml:"otlp,omitempty"`
 }
 
 var (
@@ -140,6 +154,17 @@ func (c *Config) Complete(dir string) error {
 	m.join("issuer", c.Issuer.Complete(dir))
 	m.join("store", c.Store.Complete())
 	m.join("audit", c.Audit.Complete())
+	if c.Telemetry.OTLP != nil {
+		m.join("telemetry.otlp", c.Telemetry.OTLP.Complete())
+		relativeTo(dir, &c.Telemetry.OTLP.CAFile, &c.Telemetry.OTLP.AuthorizationFile)
+	}
+	for i := range c.Audit.Outside.Publish {
+		p := &c.Audit.Outside.Publish[i]
+		relativeTo(dir, &p.File, &p.CAFile, &p.AuthorizationFile)
+	}
+	for i := range c.Audit.Outside.Witnesses {
+		relativeTo(dir, &c.Audit.Outside.Witnesses[i].CAFile)
+	}
 	for i := range c.ServiceAccounts {
 		m.join(at("service_accounts", i), c.ServiceAccounts[i].Complete())
 	}
@@ -160,6 +185,15 @@ func (c *Config) Complete(dir string) error {
 		m.join("", err)
 	}
 	return errors.Join(m...)
+}
+
+// relativeTo makes paths that are relative start at dir.
+func relativeTo(dir string, paths ...*string) {
+	for _, p := range paths {
+		if *p != "" && !filepath.IsAbs(*p) {
+			*p = filepath.Join(dir, *p)
+		}
+	}
 }
 
 // mistakes are errors that start with their path.

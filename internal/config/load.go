@@ -266,6 +266,7 @@ func (d *decoder) leaf(n *yaml.Node, v reflect.Value, path string) {
 // the types that the file uses.
 var kinds = map[string]string{
 	"time.Duration": "a duration such as 30s, 5m or 12h",
+	"int":           "a whole number",
 	"uint32":        "a whole number, not negative",
 	"uint64":        "a whole number, not negative",
 }

@@ -1,0 +1,275 @@
+package sink
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"log/slog"
+	"math/rand/v2"
+	"net/netip"
+	"net/url"
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/exporters/otlp/otlplog/otlploghttp"
+	"go.opentelemetry.io/otel/log"
+	sdklog "go.opentelemetry.io/otel/sdk/log"
+	"go.opentelemetry.io/otel/sdk/resource"
+
+	"github.com/sallyport-dev/sallyport/internal/audit"
+)
+
+// OTLP is decoded from "telemetry.otlp" in the file: where records go as OpenTelemetry
+// logs.
+type OTLP struct {
+	// Endpoint is the collector: https, or plain http on loopback. Logs go to
+	// Endpoint/v1/logs.
+	Endpoint string `yaml:"endpoint"`
+
+	// CAFile holds the certificates that the collector's is checked with, as PEM.
+	// Default: the system's.
+	CAFile string `yaml:"ca_file,omitempty"`
+
+	// AuthorizationFile holds the value of the Authorization header.
+	AuthorizationFile string `yaml:"authorization_file,omitempty"`
+}
+
+// Complete reports every mistake below "telemetry.otlp".
+func (c *OTLP) Complete() error {
+	u, err := url.Parse(c.Endpoint)
+	switch {
+	case err != nil || u.Host == "" || u.RawQuery != "" || u.User != nil:
+		return fmt.Errorf("endpoint: %q: want the collector's URL, such as https://otel:4318", c.Endpoint)
+	case u.Scheme == "http" && !loopback(u.Hostname()), u.Scheme != "http" && u.Scheme != "https":
+		return fmt.Errorf("endpoint: %q: want https; plain http is for loopback addresses", c.Endpoint)
+	}
+	return nil
+}
+
+func loopback(host string) bool {
+	a, err := netip.ParseAddr(host)
+	return err == nil && a.IsLoopback()
+}
+
+const (
+	otlpBatch   = 512              // records of one export
+	otlpEvery   = time.Second      // between looks for new ones
+	otlpTimeout = 10 * time.Second // of one export
+	maxBackOff  = time.Minute
+)
+
+// A Follower sends the records of a log to a collector, in order and at least once. It
+// reads the log behind the server: a collector that is slow or away makes it late, and
+// never makes anybody wait or anything be dropped.
+type Follower struct {
+	reader   *audit.Reader
+	exporter sdklog.Exporter
+	collect  *collector
+	logger   log.Logger
+	slog     *slog.Logger
+	cursor   string
+	lag      atomic.Uint64
+}
+
+// NewFollower returns a Follower that keeps in the file cursor how far it has come.
+func NewFollower(ctx context.Context, c OTLP, r *audit.Reader, cursor, version string, logger *slog.Logger) (*Follower, error) {
+	options := []otlploghttp.Option{otlploghttp.WithEndpointURL(strings.TrimSuffix(c.Endpoint, "/") + "/v1/logs"),
+		otlploghttp.WithTimeout(otlpTimeout), otlploghttp.WithRetry(otlploghttp.RetryConfig{Enabled: false})}
+	if c.CAFile != "" {
+		pem, err := os.ReadFile(c.CAFile)
+		pool := x509.NewCertPool()
+		if err != nil || !pool.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("telemetry.otlp.ca_file: %s holds no certificate: %w", c.CAFile, err)
+		}
+		options = append(options, otlploghttp.WithTLSClientConfig(&tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}))
+	}
+	if c.AuthorizationFile != "" {
+		text, err := os.ReadFile(c.AuthorizationFile)
+		if err != nil {
+			return nil, fmt.Errorf("telemetry.otlp.authorization_file: %w", err)
+		}
+		options = append(options, otlploghttp.WithHeaders(map[string]string{"Authorization": strings.TrimSpace(string(text))}))
+	}
+	exporter, err := otlploghttp.New(ctx, options...)
+	if err != nil {
+		return nil, fmt.Errorf("telemetry.otlp: %w", err)
+	}
+	collect := &collector{}
+	provider := sdklog.NewLoggerProvider(sdklog.WithProcessor(collect), sdklog.WithResource(resource.NewSchemaless(
+		attribute.String("service.name", "sallyport"), attribute.String("service.version", version), attribute.String("service.instance.id", r.Replica()))))
+	return &Follower{reader: r, exporter: exporter, collect: collect, logger: provider.Logger("sallyport/audit"), slog: logger, cursor: cursor}, nil
+}
+
+// collector is a log processor that keeps what was emitted.
+type collector struct {
+	mu   sync.Mutex
+	have []sdklog.Record
+}
+
+func (c *collector) OnEmit(_ context.Context, r *sdklog.Record) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.have = append(c.have, r.Clone())
+	return nil
+}
+
+func (c *collector) take() []sdklog.Record {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	out := c.have
+	c.have = nil
+	return out
+}
+
+func (c *collector) Enabled(context.Context, sdklog.EnabledParameters) bool { return true }
+func (c *collector) Shutdown(context.Context) error                         { return nil }
+func (c *collector) ForceFlush(context.Context) error                       { return nil }
+
+// Lag returns how many records the collector does not have yet.
+func (f *Follower) Lag() uint64 { return f.lag.Load() }
+
+// Run sends records until ctx ends. What fails is tried again, later each time.
+func (f *Follower) Run(ctx context.Context) {
+	wait, failed := otlpEvery, false
+	for {
+		more, err := f.Step(ctx)
+		switch {
+		case ctx.Err() != nil:
+			return
+		case err != nil:
+			if !failed {
+				f.slog.Error("the collector does not take the audit log's records; they wait in the log, and it is tried again", "error", err.Error())
+			}
+			failed = true
+			wait = min(2*wait, maxBackOff)
+		case failed:
+			f.slog.Info("the collector takes the audit log's records again")
+			failed = false
+			fallthrough
+		default:
+			wait = otlpEvery
+		}
+		if more {
+			continue
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(wait + rand.N(wait/4)):
+		}
+	}
+}
+
+// Step sends one batch, and reports whether there is more to send at once.
+func (f *Follower) Step(ctx context.Context) (more bool, err error) {
+	next, err := readCursor(f.cursor)
+	if err != nil {
+		return false, err
+	}
+	size, err := f.reader.Size()
+	if err != nil {
+		return false, err
+	}
+	f.lag.Store(size - min(size, next))
+	n := 0
+	for e, err := range f.reader.Entries(ctx, next) {
+		if err != nil {
+			return false, err
+		}
+		f.emit(ctx, e)
+		next = e.Seq + 1
+		if n++; n == otlpBatch {
+			break
+		}
+	}
+	if n == 0 {
+		return false, nil
+	}
+	sending, cancel := context.WithTimeout(ctx, otlpTimeout)
+	defer cancel()
+	if err := f.exporter.Export(sending, f.collect.take()); err != nil {
+		return false, err
+	}
+	if err := writeCursor(f.cursor, next); err != nil {
+		return false, err
+	}
+	f.lag.Store(size - min(size, next))
+	return n == otlpBatch, nil
+}
+
+func (f *Follower) emit(ctx context.Context, e *audit.Entry) {
+	var r log.Record
+	r.SetTimestamp(e.Time)
+	severity := log.SeverityInfo
+	if e.Decision == audit.Deny {
+		severity = log.SeverityWarn
+	}
+	r.SetSeverity(severity)
+	r.SetSeverityText(severity.String())
+	r.SetEventName("sallyport.audit." + string(e.Kind))
+	l := f.reader.Line(e)
+	p := e.Payload
+	if p == nil {
+		p = new(audit.Payload)
+	}
+	r.SetBody(attribute.StringValue(strings.TrimSpace(strings.Join([]string{string(e.Decision), p.Principal, p.Action, e.Service}, " "))))
+	add := func(key, v string) {
+		if v != "" {
+			r.AddAttributes(attribute.String(key, strings.ToValidUTF8(v, "\uFFFD")))
+		}
+	}
+	r.AddAttributes(attribute.Int64("seq", int64(e.Seq)))
+	for _, a := range []struct{ key, value string }{
+		{"id", l.ID}, {"kind", string(e.Kind)}, {"decision", string(e.Decision)}, {"rule", e.Rule}, {"service", e.Service}, {"policy", e.Policy},
+		{"state", e.State}, {"principal", p.Principal}, {"actors", strings.Join(p.Actors, " ")}, {"provider", p.Provider}, {"token_id", p.TokenID},
+		{"issued_token_id", p.IssuedTokenID}, {"action", p.Action}, {"resource", p.Resource}, {"reason", p.Reason}, {"peer", p.Peer},
+		{"replica", p.Replica}, {"trace_id", p.TraceID}, {"near", p.Near}, {"detail", p.Detail}, {"leaf", l.Leaf},
+	} {
+		add(a.key, a.value)
+	}
+	for prefix, m := range map[string]map[string]string{"attested.": p.Attested, "vars.": p.Vars, "unverified.": p.Unverified} {
+		for k, v := range m {
+			add(prefix+k, v)
+		}
+	}
+	if p.Count > 0 {
+		r.AddAttributes(attribute.Int64("count", p.Count))
+	}
+	f.logger.Emit(ctx, r)
+}
+
+// The cursor is a file of twelve bytes: the next entry, and a checksum.
+const cursorSize = 8 + 4
+
+var errCursor = errors.New("is not what this program writes: delete it to send the log again from its start")
+
+func readCursor(path string) (uint64, error) {
+	b, err := os.ReadFile(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return 0, nil
+	}
+	if err == nil && (len(b) != cursorSize || crc32.ChecksumIEEE(b[:8]) != binary.BigEndian.Uint32(b[8:])) {
+		err = fmt.Errorf("%s %w", path, errCursor)
+	}
+	if err != nil {
+		return 0, err
+	}
+	return binary.BigEndian.Uint64(b), nil
+}
+
+func writeCursor(path string, next uint64) error {
+	b := binary.BigEndian.AppendUint64(nil, next)
+	b = binary.BigEndian.AppendUint32(b, crc32.ChecksumIEEE(b))
+	if err := os.WriteFile(path+".tmp", b, 0o600); err != nil {
+		return err
+	}
+	return os.Rename(path+".tmp", path)
+}

@@ -218,7 +218,7 @@ func TestDependenciesAreDocumented(t *testing.T) {
 		t.Fatal(err)
 	}
 	needed := map[string]bool{}
-	for _, file := range []string{"go.mod", "tools/go.mod", "acceptance/google/go.mod"} {
+	for _, file := range []string{"go.mod", "tools/go.mod", "acceptance/google/go.mod", "acceptance/witness/go.mod"} {
 		text, err := os.ReadFile(file)
 		if err != nil {
 			t.Fatal(err)

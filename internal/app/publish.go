@@ -28,6 +28,9 @@ func (a *App) openOutside(ctx context.Context, opener audit.Sealer) (err error) 
 // publish takes checkpoints outside until ctx ends.
 func (a *App) publish(ctx context.Context) {
 	if !a.outside.Any() {
+		if a.o.Dev {
+			return // nobody is to rely on it
+		}
 		a.o.Logger.Warn("nobody outside keeps the audit log's checkpoints: whoever holds this machine can rewrite it unseen; see audit.publish and audit.witnesses")
 		return
 	}

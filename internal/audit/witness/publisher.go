@@ -135,14 +135,16 @@ func (p *Publisher) Run(ctx context.Context) {
 }
 
 func (p *Publisher) repeat(ctx context.Context, every time.Duration, do func(context.Context)) {
-	tick := time.NewTicker(every)
-	defer tick.Stop()
 	for {
 		do(ctx)
+		wait := every
+		if note, _ := p.log.SignedHead(); note == nil {
+			wait = min(every, time.Second) // for the first
+		}
 		select {
 		case <-ctx.Done():
 			return
-		case <-tick.C:
+		case <-time.After(wait):
 		}
 	}
 }

@@ -1,0 +1,301 @@
+package sink_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	collector "go.opentelemetry.io/proto/otlp/collector/logs/v1"
+	logspb "go.opentelemetry.io/proto/otlp/logs/v1"
+	"golang.org/x/mod/sumdb/note"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/sallyport-dev/sallyport/internal/audit"
+	"github.com/sallyport-dev/sallyport/internal/audit/sink"
+	"github.com/sallyport-dev/sallyport/internal/sealing"
+)
+
+func newLog(t *testing.T) (*audit.Log, *audit.Reader) {
+	t.Helper()
+	skey, vkey, err := note.GenerateKey(nil, "acme.internal/a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	signer, err := note.NewSigner(skey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	kek, err := sealing.ReadOrMake(filepath.Join(dir, "kek"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := audit.Open(audit.Options{Dir: filepath.Join(dir, "log"), Origin: "acme.internal/a", Sealer: kek, Signer: signer, VerifierKey: vkey, Checkpoint: time.Minute})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = l.Close() })
+	r, err := audit.OpenReader(filepath.Join(dir, "log"), kek)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l, r
+}
+
+func add(t *testing.T, l *audit.Log, n int) {
+	t.Helper()
+	for range n {
+		if _, err := l.Append(&audit.Record{Kind: audit.Admit, Decision: audit.Deny, Rule: "r", Service: "invoices",
+			Payload: audit.Payload{Principal: "serviceAccount:orders", Action: "http.get", Reason: "no_match", Peer: "127.0.0.1:7"}}, audit.Written); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// What the schema demands of each class, from schema.ocsf.io/1.3.0: the attributes that
+// are required, and the activities there are.
+var schema = map[int]struct {
+	required   []string
+	activities []int
+}{
+	3002: {[]string{"user"}, []int{0, 1, 2, 3, 4, 5, 6, 7, 99}},
+	6002: {[]string{"app"}, []int{0, 1, 2, 3, 4, 5, 6, 7, 8, 99}},
+	6003: {[]string{"actor", "api", "src_endpoint"}, []int{0, 1, 2, 3, 4, 99}},
+}
+
+func TestOCSF(t *testing.T) {
+	t.Parallel()
+	l, r := newLog(t)
+	records := []struct {
+		class, activity, status int
+		rec                     audit.Record
+	}{
+		{6003, 2, 1, audit.Record{Kind: audit.Admit, Decision: audit.Allow, Rule: "read", Service: "invoices", Payload: audit.Payload{Principal: "serviceAccount:orders", Action: "http.get", Peer: "127.0.0.1:9", TokenID: "t1", Vars: map[string]string{"request.path": "/v1"}}}},
+		{6003, 1, 2, audit.Record{Kind: audit.Admit, Decision: audit.Deny, Service: "invoices", Payload: audit.Payload{Principal: "user:okta/alice", Action: "http.post", Reason: "no_match", Peer: "[::1]:9"}}},
+		{6003, 4, 2, audit.Record{Kind: audit.Admit, Decision: audit.Deny, Service: "invoices", Payload: audit.Payload{Principal: "x", Action: "http.delete"}}},
+		{3002, 4, 1, audit.Record{Kind: audit.Admit, Decision: audit.Allow, Rule: "sallyport:mint-own", Payload: audit.Payload{Principal: "serviceAccount:orders", Action: "token.mint", Resource: "audience:https://x", IssuedTokenID: "i1"}}},
+		{3002, 1, 2, audit.Record{Kind: audit.Refuse, Decision: audit.Deny, Service: "invoices", Payload: audit.Payload{Action: "http.get", Reason: "token_expired", Peer: "10.0.0.0/24", Count: 7}}},
+		{6002, 3, 1, audit.Record{Kind: audit.Note, Payload: audit.Payload{Action: "server.start", Version: "1"}}},
+		{6002, 4, 1, audit.Record{Kind: audit.Note, Payload: audit.Payload{Action: "server.stop"}}},
+		{6003, 3, 1, audit.Record{Kind: audit.Admit, Decision: audit.Allow, Payload: audit.Payload{Principal: "user:local/0", Action: "admin.keys.rotate"}}},
+		{6003, 4, 1, audit.Record{Kind: audit.Note, Payload: audit.Payload{Action: "audit.erase", Entries: []string{"1-3"}}}},
+		{6003, 99, 1, audit.Record{Kind: audit.Close, Service: "invoices", Payload: audit.Payload{Action: "something new", DurationMS: 7, BytesIn: 3}}},
+		{6003, 99, 2, audit.Record{Kind: audit.Check, Decision: audit.Deny, Payload: audit.Payload{Principal: "a\x1b[31m\n\u202e\xff", Action: "\x00", Detail: strings.Repeat("x", 1<<20)}}},
+	}
+	for i := range records {
+		if _, err := l.Append(&records[i].rec, audit.Written); err != nil {
+			t.Fatal(err)
+		}
+	}
+	i := 0
+	for e, err := range r.Entries(t.Context(), 0) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := records[i]
+		i++
+		for _, p := range []*audit.Payload{e.Payload, nil} { // as it is, and erased
+			line := r.Line(e)
+			text := string(sink.OCSF(nil, &line, p, r.Origin(), "1.2"))
+			if strings.Count(text, "\n") != 1 || !strings.HasSuffix(text, "\n") {
+				t.Errorf("record %d is not one line: %q", i, text)
+			}
+			var ev map[string]any
+			if err := json.Unmarshal([]byte(text), &ev); err != nil {
+				t.Fatalf("record %d: %v", i, err)
+			}
+			class, activity := int(ev["class_uid"].(float64)), int(ev["activity_id"].(float64))
+			if p != nil && (class != want.class || activity != want.activity || int(ev["status_id"].(float64)) != want.status) {
+				t.Errorf("record %d is class %d, activity %d, status %v", i, class, activity, ev["status_id"])
+			}
+			for _, name := range append([]string{"activity_id", "category_uid", "class_uid", "metadata", "severity_id", "time", "type_uid"}, schema[class].required...) {
+				if ev[name] == nil {
+					t.Errorf("record %d, class %d, lacks %s: %s", i, class, name, text)
+				}
+			}
+			if int(ev["type_uid"].(float64)) != class*100+activity || int(ev["category_uid"].(float64)) != class/1000 || !contains(schema[class].activities, activity) {
+				t.Errorf("record %d: class %d, activity %d, type %v", i, class, activity, ev["type_uid"])
+			}
+			if m := ev["metadata"].(map[string]any); m["version"] != "1.3.0" || m["uid"] != fmt.Sprintf("a-%d", e.Seq) || m["product"].(map[string]any)["vendor_name"] != "Sallyport" {
+				t.Errorf("record %d has metadata %v", i, m)
+			}
+			if s, _ := ev["src_endpoint"].(map[string]any); s != nil && s["ip"] == nil && s["name"] == nil {
+				t.Errorf("record %d: an endpoint has an ip or a name: %v", i, s)
+			}
+			if class == 3002 && ev["service"] == nil { // at least one of service and dst_endpoint
+				t.Errorf("record %d lacks a service", i)
+			}
+		}
+	}
+	if i != len(records) {
+		t.Errorf("%d records", i)
+	}
+}
+
+func contains(list []int, n int) bool {
+	for _, x := range list {
+		if x == n {
+			return true
+		}
+	}
+	return false
+}
+
+// receiver is the end of an OTLP export.
+type receiver struct {
+	mu     sync.Mutex
+	got    []*logspb.LogRecord
+	answer func(n int) int // status of the n-th request; nil: 200
+	n      int
+}
+
+func (r *receiver) ServeHTTP(w http.ResponseWriter, req *http.Request) {
+	body, _ := io.ReadAll(req.Body)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.n++
+	if r.answer != nil {
+		if status := r.answer(r.n); status != http.StatusOK {
+			w.Header().Set("Retry-After", "1")
+			w.WriteHeader(status)
+			return
+		}
+	}
+	var export collector.ExportLogsServiceRequest
+	if err := proto.Unmarshal(body, &export); err != nil || req.URL.Path != "/v1/logs" {
+		w.WriteHeader(http.StatusBadRequest)
+		return
+	}
+	for _, resource := range export.ResourceLogs {
+		for _, scope := range resource.ScopeLogs {
+			r.got = append(r.got, scope.LogRecords...)
+		}
+	}
+	w.Header().Set("Content-Type", "application/x-protobuf")
+}
+
+// seqs returns the numbers that were received, in order.
+func (r *receiver) seqs() (out []int64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, rec := range r.got {
+		for _, a := range rec.Attributes {
+			if a.Key == "seq" {
+				out = append(out, a.Value.GetIntValue())
+			}
+		}
+	}
+	return out
+}
+
+func follower(t *testing.T, r *audit.Reader, url, cursor string) *sink.Follower {
+	t.Helper()
+	c := sink.OTLP{Endpoint: url}
+	if err := c.Complete(); err != nil {
+		t.Fatal(err)
+	}
+	f, err := sink.NewFollower(t.Context(), c, r, cursor, "1.2", slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
+// Every record arrives, in order, whatever the collector does in between and however
+// often the server starts again.
+func TestOTLPLosesNothing(t *testing.T) {
+	t.Parallel()
+	l, r := newLog(t)
+	rec := &receiver{answer: func(n int) int { return []int{503, 200, 429, 400, 200}[n%5] }}
+	server := httptest.NewServer(rec)
+	t.Cleanup(server.Close)
+	cursor := filepath.Join(t.TempDir(), "cursor")
+	sent := 0
+	for range 6 {
+		add(t, l, 300)
+		sent += 300
+		f := follower(t, r, server.URL, cursor) // as after a restart
+		for range 3 {
+			_, _ = f.Step(t.Context())
+		}
+	}
+	f := follower(t, r, server.URL, cursor)
+	for range 20 {
+		_, _ = f.Step(t.Context())
+	}
+	if f.Lag() != 0 {
+		t.Errorf("%d behind", f.Lag())
+	}
+	next := int64(0)
+	for _, seq := range rec.seqs() {
+		if seq > next {
+			t.Fatalf("record %d came where %d should", seq, next)
+		}
+		if seq == next { // it may come again
+			next++
+		}
+	}
+	if next != int64(sent) {
+		t.Errorf("%d of %d arrived", next, sent)
+	}
+	attributes := map[string]string{}
+	for _, a := range rec.got[0].Attributes {
+		attributes[a.Key] = a.Value.GetStringValue()
+	}
+	if attributes["principal"] != "serviceAccount:orders" || attributes["reason"] != "no_match" || attributes["id"] != "a-0" || rec.got[0].SeverityText != "WARN" {
+		t.Errorf("attributes %v, severity %s", attributes, rec.got[0].SeverityText)
+	}
+}
+
+// A collector that is away, or that never answers, costs the log nothing.
+func TestOTLPNeverBlocksTheLog(t *testing.T) {
+	t.Parallel()
+	l, r := newLog(t)
+	stuck := make(chan struct{})
+	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, req *http.Request) {
+		select {
+		case <-stuck:
+		case <-req.Context().Done():
+		}
+	}))
+	t.Cleanup(func() { close(stuck); server.Close() })
+	add(t, l, 10)
+	ctx, stop := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	f := follower(t, r, server.URL, filepath.Join(t.TempDir(), "cursor"))
+	go func() { f.Run(ctx); close(done) }()
+	add(t, l, 5000) // with the export under way
+	stop()
+	<-done
+	away := follower(t, r, "http://127.0.0.1:1", filepath.Join(t.TempDir(), "cursor"))
+	if _, err := away.Step(t.Context()); err == nil || away.Lag() == 0 {
+		t.Errorf("nobody is there: %v, lag %d", err, away.Lag())
+	}
+}
+
+func TestOTLPCursor(t *testing.T) {
+	t.Parallel()
+	_, r := newLog(t)
+	cursor := filepath.Join(t.TempDir(), "cursor")
+	if err := os.WriteFile(cursor, []byte("garbage"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := follower(t, r, "http://127.0.0.1:1", cursor).Step(t.Context()); err == nil || !strings.Contains(err.Error(), "delete it") {
+		t.Errorf("garbage in the cursor: %v", err)
+	}
+	for _, bad := range []string{"", "otel:4318", "http://otel:4318", "https://u:p@otel", "ftp://x", "https://x?y=1"} {
+		if err := (&sink.OTLP{Endpoint: bad}).Complete(); err == nil {
+			t.Errorf("%q is taken", bad)
+		}
+	}
+}

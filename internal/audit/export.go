@@ -195,7 +195,7 @@ func (x *exported) line(text []byte) error {
 	case l.Before != nil:
 		return errors.New("is not the first and tells what is before it")
 	}
-	x.left.push(node{Subtree{0, e.Seq}, tlog.RecordHash(e.Leaf)})
+	x.left.push(node{subtree{0, e.Seq}, tlog.RecordHash(e.Leaf)})
 	x.next = e.Seq + 1
 	signed := x.next
 	if x.signed {

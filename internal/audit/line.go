@@ -117,7 +117,7 @@ func parseHashes(texts []string) ([]tlog.Hash, error) {
 type compact []node
 
 type node struct {
-	Subtree
+	subtree
 	hash tlog.Hash
 }
 
@@ -125,10 +125,10 @@ type node struct {
 func (c *compact) push(n node) {
 	for len(*c) > 0 {
 		left := (*c)[len(*c)-1]
-		if left.Level != n.Level || left.Index != n.Index-1 || left.Index&1 != 0 {
+		if left.level != n.level || left.index != n.index-1 || left.index&1 != 0 {
 			break
 		}
-		n = node{Subtree{n.Level + 1, left.Index / 2}, tlog.NodeHash(left.hash, n.hash)}
+		n = node{subtree{n.level + 1, left.index / 2}, tlog.NodeHash(left.hash, n.hash)}
 		*c = (*c)[:len(*c)-1]
 	}
 	*c = append(*c, n)
@@ -140,7 +140,7 @@ func (c *compact) pushAll(first, end uint64, texts []string) error {
 	if err != nil {
 		return err
 	}
-	split := Split(first, end)
+	split := splitRange(first, end)
 	if len(split) != len(hashes) {
 		return fmt.Errorf("the entries from %d to %d take %d hashes, here are %d", first, end, len(split), len(hashes))
 	}

@@ -81,8 +81,8 @@ func (r *Reader) Consistency(head Head, old uint64) ([]tlog.Hash, error) {
 func (r *Reader) Subtrees(head Head, first, end uint64) ([]tlog.Hash, error) {
 	h := r.hashes(head.Size)
 	var out []tlog.Hash
-	for _, s := range Split(first, end) {
-		node, err := h.node(s.Level, s.Index)
+	for _, s := range splitRange(first, end) {
+		node, err := h.node(s.level, s.index)
 		if err != nil {
 			return nil, err
 		}
@@ -91,22 +91,22 @@ func (r *Reader) Subtrees(head Head, first, end uint64) ([]tlog.Hash, error) {
 	return out, r.rooted(head, h)
 }
 
-// A Subtree is a complete subtree of 2^Level leaves, the Index-th of them.
-type Subtree struct {
-	Level int
-	Index uint64
+// subtree is a complete subtree of 2^level leaves, the index-th of them.
+type subtree struct {
+	level int
+	index uint64
 }
 
-// Split returns the complete subtrees of the tree that the entries from first up to end
+// splitRange returns the complete subtrees of the tree that the entries from first up to end
 // consist of, from left to right.
-func Split(first, end uint64) []Subtree {
-	var out []Subtree
+func splitRange(first, end uint64) []subtree {
+	var out []subtree
 	for first < end {
 		level := 0
 		for first>>level&1 == 0 && first+2<<level <= end {
 			level++
 		}
-		out = append(out, Subtree{level, first >> level})
+		out = append(out, subtree{level, first >> level})
 		first += 1 << level
 	}
 	return out

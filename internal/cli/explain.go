@@ -134,13 +134,13 @@ func (x *explanation) now(cfg *config.Config, e *audit.Entry) error {
 		x.NotChecked = "what policy would say: the attempt did not come so far"
 		return nil
 	}
-	q, err := policy.Recall(p.Principal, p.Action, e.Service, p.Resource, p.Vars, e.Time, p.Peer)
+	q, unknown, err := policy.Recall(p.Principal, p.Action, e.Service, p.Resource, p.Vars, e.Time, p.Peer)
 	if err != nil {
 		x.NotChecked = "what policy says now: " + err.Error()
 		return nil
 	}
-	x.Unknown = q.Unknown
-	now, err := policy.Explain(cfg.Config, cfg.World(), &q.Query)
+	x.Unknown = unknown
+	now, err := policy.Explain(cfg.Config, cfg.World(), q)
 	if err != nil {
 		return err
 	}

@@ -38,6 +38,7 @@ type world struct {
 	clock  atomic.Int64
 	local  localFunc
 	broken atomic.Bool
+	room   atomic.Int32 // on the log's disk
 
 	durability atomic.Value // of the last record
 	key        ed25519.PrivateKey
@@ -108,6 +109,12 @@ func (w *world) now() time.Time { return time.Unix(w.clock.Load(), 0) }
 
 func newWorld(t testing.TB, policies ...policy.Rule) *world {
 	t.Helper()
+	return newWorldOf(t, policy.Config{Policies: policies}, audit.Written)
+}
+
+// newWorldOf has the rules of a whole file, and a durability of invoices.
+func newWorldOf(t testing.TB, rules policy.Config, durability audit.Durability, admins ...uint32) *world {
+	t.Helper()
 	w := &world{dir: filepath.Join(t.TempDir(), "log")}
 	w.clock.Store(1_800_000_000)
 	pub, key, err := ed25519.GenerateKey(rand.Reader)
@@ -116,8 +123,8 @@ func newWorld(t testing.TB, policies ...policy.Rule) *world {
 	}
 	w.key, w.keys = key, &keySource{keys: []token.Key{{ID: "k", Algorithm: token.EdDSA, Public: pub}}}
 	w.openLog(t)
-	snapshot, err := policy.Compile(policy.Config{Policies: policies}, policy.World{
-		Services: map[string]string{"invoices": "http", "other": "http", "third": "http"}, Accounts: []string{"orders", "reports"}, Providers: []string{"lab"}, Audiences: []string{audience},
+	snapshot, err := policy.Compile(rules, policy.World{
+		Services: map[string]string{"invoices": "http", "other": "http", "third": "http"}, Accounts: []string{"orders", "reports"}, Providers: []string{"lab"}, Audiences: []string{audience}, AdminUIDs: admins,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -128,10 +135,10 @@ func newWorld(t testing.TB, policies ...policy.Rule) *world {
 	}
 	w.local = func(attest.Conn, []string) (*identity.Proof, error) { return proof("orders", nil), nil }
 	w.Guard = guard.New(guard.Config{
-		Policy: snapshot, Bearers: []guard.BearerProver{self}, Log: gate{w}, Replica: "r", Now: w.now,
+		Policy: snapshot, Bearers: []guard.BearerProver{self}, Log: gate{w}, Room: func() audit.Room { return audit.Room(w.room.Load()) }, Replica: "r", Now: w.now,
 		Local: localFunc(func(c attest.Conn, among []string) (*identity.Proof, error) { return w.local(c, among) }),
 		Services: map[string]guard.Service{
-			"invoices": {Audiences: []string{audience, "invoices"}, Accept: []string{"self"}, Durability: audit.Written},
+			"invoices": {Audiences: []string{audience, "invoices"}, Accept: []string{"self"}, Durability: durability},
 			"third":    {Audiences: []string{"https://third.test"}, Accept: []string{"self", "lab"}, Durability: audit.Written},
 			"other":    {Audiences: []string{"https://other.test"}, Accept: []string{"lab"}, Durability: audit.Synced},
 		},

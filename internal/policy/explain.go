@@ -11,34 +11,27 @@ import (
 	"github.com/sallyport-dev/sallyport/internal/identity"
 )
 
-// Recalled is a query as a record of it has it.
-type Recalled struct {
-	Query
-
-	// Unknown says in words what the record does not hold and a condition, or a member
-	// such as a group, may ask for; empty if nothing is missing.
-	Unknown []string
-}
-
 // Recall makes a query of what a record holds: the principal's qualified name, the
 // action, the service or the resource as Resource.String has it, the values that
-// conditions read, the time and the peer. It fails if they name nobody, or nothing.
-func Recall(principal, action, service, resource string, vars map[string]string, at time.Time, peer string) (*Recalled, error) {
+// conditions read, the time and the peer. unknown says in words what the record does not
+// hold and a condition, or a member such as a group, may ask for. It fails if they name
+// nobody, or nothing.
+func Recall(principal, action, service, resource string, vars map[string]string, at time.Time, peer string) (q *Query, unknown []string, err error) {
 	if _, err := identity.ParseMember(principal); err != nil {
-		return nil, fmt.Errorf("%q is no principal: %w", principal, err)
+		return nil, nil, fmt.Errorf("%q is no principal: %w", principal, err)
 	}
 	kind, rest, _ := strings.Cut(principal, ":")
-	r := &Recalled{Query: Query{Action: action, Time: at, Principal: identity.Principal{Kind: identity.Kind(kind)}}}
+	r := &Query{Action: action, Time: at, Principal: identity.Principal{Kind: identity.Kind(kind)}}
 	switch r.Principal.Kind {
 	case identity.ServiceAccount:
 		r.Principal.Name = rest
 	case identity.User, identity.Federated:
 		r.Principal.Provider, r.Principal.Name, _ = strings.Cut(rest, "/")
 	default:
-		return nil, fmt.Errorf("%q is no principal: it stands for many, or for nobody", principal)
+		return nil, nil, fmt.Errorf("%q is no principal: it stands for many, or for nobody", principal)
 	}
 	if r.Principal.Kind != identity.ServiceAccount && r.Principal.Provider != identity.Local {
-		r.Unknown = append(r.Unknown, "the principal's groups and e-mail, and those of its attributes that no condition read")
+		unknown = append(unknown, "the principal's groups and e-mail, and those of its attributes that no condition read")
 	}
 	for k, v := range vars {
 		if name, ok := strings.CutPrefix(k, attributes+"."); ok {
@@ -54,7 +47,7 @@ func Recall(principal, action, service, resource string, vars map[string]string,
 	case resource != "":
 		r.Resource = parseResource(resource)
 	default:
-		return nil, errors.New("the record is about no resource that policy knows")
+		return nil, nil, errors.New("the record is about no resource that policy knows")
 	}
 	if a, err := netip.ParseAddrPort(peer); err == nil {
 		r.Peer = a.Addr().Unmap().String()
@@ -63,12 +56,12 @@ func Recall(principal, action, service, resource string, vars map[string]string,
 	case "http":
 		r.Vars = HTTP{Method: vars["request.method"], Path: vars["request.path"], Host: vars["request.host"]}
 		if vars["request.path"] == "" {
-			r.Unknown = append(r.Unknown, "the request's path, method and host")
+			unknown = append(unknown, "the request's path, method and host")
 		}
 	case "token":
 		r.Vars = Mint{Audience: vars["mint.audience"]}
 	}
-	return r, nil
+	return r, unknown, nil
 }
 
 // An Explanation says what a file's rules make of a query, and what would change it.

@@ -180,20 +180,20 @@ func TestTheSmallestChangeAllowsAndOpensNothingElse(t *testing.T) {
 func TestRecall(t *testing.T) {
 	t.Parallel()
 	at := time.Unix(1e9, 0)
-	q, err := policy.Recall("principal:github/repo:o/r", "http.get", "invoices", "", map[string]string{"request.path": "/v1", "request.method": "GET", "principal.attributes.ref": "main"}, at, "[::ffff:10.0.0.1]:7")
-	if err != nil || q.Principal.ID() != "principal:github/repo:o/r" || q.Principal.Attributes["ref"] != "main" || q.Peer != "10.0.0.1" || q.Vars != (policy.HTTP{Method: "GET", Path: "/v1"}) || len(q.Unknown) != 1 {
+	q, unknown, err := policy.Recall("principal:github/repo:o/r", "http.get", "invoices", "", map[string]string{"request.path": "/v1", "request.method": "GET", "principal.attributes.ref": "main"}, at, "[::ffff:10.0.0.1]:7")
+	if err != nil || q.Principal.ID() != "principal:github/repo:o/r" || q.Principal.Attributes["ref"] != "main" || q.Peer != "10.0.0.1" || q.Vars != (policy.HTTP{Method: "GET", Path: "/v1"}) || len(unknown) != 1 {
 		t.Errorf("%+v, %v", q, err)
 	}
-	q, err = policy.Recall("serviceAccount:orders", "token.mint", "", "audience:https://x", nil, at, "")
-	if err != nil || q.Principal.ID() != "serviceAccount:orders" || q.Resource != (policy.Resource{Kind: policy.AudienceResource, Name: "https://x"}) || len(q.Unknown) != 0 {
+	q, unknown, err = policy.Recall("serviceAccount:orders", "token.mint", "", "audience:https://x", nil, at, "")
+	if err != nil || q.Principal.ID() != "serviceAccount:orders" || q.Resource != (policy.Resource{Kind: policy.AudienceResource, Name: "https://x"}) || len(unknown) != 0 {
 		t.Errorf("%+v, %v", q, err)
 	}
 	for _, bad := range []string{"", "anonymous", "group:x", "principalSet:github/*", "anyAuthenticated", "x"} {
-		if q, err := policy.Recall(bad, "http.get", "invoices", "", nil, at, ""); err == nil {
+		if q, _, err := policy.Recall(bad, "http.get", "invoices", "", nil, at, ""); err == nil {
 			t.Errorf("%q is %+v", bad, q)
 		}
 	}
-	if _, err := policy.Recall("serviceAccount:orders", "http.get", "", "", nil, at, ""); err == nil {
+	if _, _, err := policy.Recall("serviceAccount:orders", "http.get", "", "", nil, at, ""); err == nil {
 		t.Error("about nothing")
 	}
 }

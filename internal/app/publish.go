@@ -31,7 +31,7 @@ func (a *App) publish(ctx context.Context) {
 		if a.o.Dev {
 			return // nobody is to rely on it
 		}
-		a.o.Logger.Warn("nobody outside keeps the audit log's checkpoints: whoever holds this machine can rewrite it unseen; see audit.publish and audit.witnesses")
+		a.o.Logger.Warn("nobody outside keeps the audit log's checkpoints: whoever holds this machine can rewrite it unseen; name a place in audit.publish, or a witness in audit.witnesses")
 		return
 	}
 	a.outside.Run(ctx)

@@ -29,7 +29,6 @@ func serveCommand(e *env) *cobra.Command {
 		for _, at := range app.Exchangeable(cfg.DataDir) {
 			log.Warn("others can put another folder in the place of data_dir", "data_dir", cfg.DataDir, "by", at)
 		}
-		log.Warn("nobody outside holds a checkpoint of this log yet: keep a copy of " + app.LogDir(cfg.DataDir) + "/checkpoint and checkpoint.pub elsewhere, or who holds this machine can rewrite it")
 		if err := a.Run(cmd.Context()); err != nil {
 			return failed(err)
 		}

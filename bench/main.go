@@ -33,6 +33,8 @@ func rows() []row {
 		{"Decide", "VerifyCold/raw", "one policy decision with a condition / one raw RS256 verification"},
 		{"Decide100k", "Decide", "the same with 100,000 policies / with few"},
 		{"AppendWritten", "VerifyCold/raw", "one record written / one raw RS256 verification"},
+		{"AppendWrittenParallel", "VerifyCold/raw", "the same from many goroutines at once / one raw RS256 verification"},
+		{"LongLog/principal-hour", "LongLog/read-hour", "find one of a hundred principals' last hour in the long log / read that hour without an index"},
 		{"AdmitWithRecord", "VerifyCold/raw", "admit: token seen before, decision, written record / one raw RS256 verification"},
 		{"ProxiedRequest/admitted", "ProxiedRequest/bare", "one proxied request / the bare reverse proxy"},
 		{"Door/static", "Door/cached", "tokens a second from a metadata door, minted before / answers of a static handler (budget 0.5)"},

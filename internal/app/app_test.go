@@ -256,6 +256,9 @@ func TestALogThatIsBrokenRefusesEverything(t *testing.T) {
 	if !strings.Contains(p.log.String(), `"level":"ERROR"`) {
 		t.Errorf("no alarm:\n%s", p.log)
 	}
+	if status, body := do(t, "GET", "http://"+p.addresses.Telemetry+"/metrics", http.Header{}, ""); status != 200 || !strings.Contains(body, "\nsallyport_audit_up 0\n") || strings.Contains(body, "\nsallyport_audit_failures_total 0\n") {
+		t.Errorf("metrics: %d %s", status, body)
+	}
 	if err := os.Remove(filepath.Join(dir, "filler")); err != nil {
 		t.Fatal(err)
 	}

@@ -1,11 +1,13 @@
 package audit
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -23,13 +25,24 @@ func (r *ranges) add(seq uint64) {
 	*r = append(*r, span{seq, seq})
 }
 
+// has reports whether seq is in r, which is in order.
 func (r ranges) has(seq uint64) bool {
+	i, found := slices.BinarySearchFunc(r, seq, func(s span, seq uint64) int { return cmp.Compare(s.first, seq) })
+	return found || i > 0 && seq <= r[i-1].last
+}
+
+// sorted returns r in order, with ranges joined that overlap.
+func (r ranges) sorted() ranges {
+	slices.SortFunc(r, func(a, b span) int { return cmp.Compare(a.first, b.first) })
+	var out ranges
 	for _, s := range r {
-		if s.first <= seq && seq <= s.last {
-			return true
+		if n := len(out); n > 0 && s.first <= out[n-1].last+1 {
+			out[n-1].last = max(out[n-1].last, s.last)
+		} else {
+			out = append(out, s)
 		}
 	}
-	return false
+	return out
 }
 
 func (r ranges) texts() []string {

@@ -290,9 +290,10 @@ func (x *exported) end() error {
 		}
 		return nil
 	}
+	accounted := x.accounted.sorted()
 	for _, s := range x.erased {
 		for seq := s.first; seq <= s.last; seq++ {
-			if !x.accounted.has(seq) {
+			if !accounted.has(seq) {
 				return &Bad{File: "export", Seq: seq, What: fmt.Sprintf("the payload of entry %d is erased, and no record says that somebody erased it", seq)}
 			}
 		}

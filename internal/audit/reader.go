@@ -123,6 +123,11 @@ func (r *Reader) Entry(seq uint64) (*Entry, error) {
 // Entries yields the entries from seq on, or from the first that is here, in order, and stops after the last whole
 // one, or after an error: *Bad if the log is damaged, or ctx's.
 func (r *Reader) Entries(ctx context.Context, from uint64) iter.Seq2[*Entry, error] {
+	return r.Pick(ctx, from, func(uint64) bool { return true })
+}
+
+// Pick is Entries without those that want says no to, whose payloads are not opened.
+func (r *Reader) Pick(ctx context.Context, from uint64, want func(seq uint64) bool) iter.Seq2[*Entry, error] {
 	return func(yield func(*Entry, error) bool) {
 		at, err := r.from(from)
 		if err != nil {
@@ -132,7 +137,7 @@ func (r *Reader) Entries(ctx context.Context, from uint64) iter.Seq2[*Entry, err
 		c := r.cursor(at)
 		defer c.close()
 		for {
-			e, err := r.read(c)
+			e, err := r.pick(c, want)
 			if err == errEnd {
 				return
 			}
@@ -143,7 +148,7 @@ func (r *Reader) Entries(ctx context.Context, from uint64) iter.Seq2[*Entry, err
 				yield(nil, err)
 				return
 			}
-			if !yield(e, nil) {
+			if e != nil && !yield(e, nil) {
 				return
 			}
 		}
@@ -197,8 +202,13 @@ func (r *Reader) cursor(seq uint64) *cursor {
 
 // read returns the next entry of c.
 func (r *Reader) read(c *cursor) (*Entry, error) {
+	return r.pick(c, func(uint64) bool { return true })
+}
+
+// pick returns the next entry of c, or nil if it is not wanted.
+func (r *Reader) pick(c *cursor, want func(seq uint64) bool) (*Entry, error) {
 	f, err := c.next()
-	if err != nil {
+	if err != nil || !want(c.seq-1) {
 		return nil, err
 	}
 	return decode(&f, c.seq-1, segmentName(c.first), r.keys)

@@ -340,9 +340,10 @@ func (w *walk) end() error {
 	if w.Open == 0 || w.Sealed > 0 {
 		return nil // the records that would account for it may be sealed
 	}
+	accounted := w.accounted.sorted()
 	for _, s := range w.erased {
 		for seq := s.first; seq <= s.last; seq++ {
-			if !w.accounted.has(seq) {
+			if !accounted.has(seq) {
 				return &Bad{File: segmentsDir, Seq: seq, What: "its payload is erased, and no record says that somebody erased it"}
 			}
 		}

@@ -34,7 +34,7 @@ func indexTables() []string {
 		`CREATE INDEX bundles_by_time ON bundles (last, first)`,
 		`CREATE TABLE marks (number BIGINT PRIMARY KEY, bits BLOB NOT NULL)`,
 		`CREATE TABLE bundle_rows (number BIGINT NOT NULL, principal INTEGER NOT NULL, service INTEGER NOT NULL,
-			action INTEGER NOT NULL, decision INTEGER NOT NULL, rule INTEGER NOT NULL, count BIGINT NOT NULL)`,
+			action INTEGER NOT NULL, decision INTEGER NOT NULL, rule INTEGER NOT NULL, count BIGINT NOT NULL, places BLOB NOT NULL)`,
 		`CREATE INDEX bundle_rows_by_number ON bundle_rows (number)`,
 		`CREATE INDEX bundle_rows_by_principal ON bundle_rows (principal, number)`,
 	}
@@ -192,8 +192,8 @@ func (t *texts) addRows(ctx context.Context, b *search.Summary) error {
 				return err
 			}
 		}
-		if _, err := t.tx.ExecContext(ctx, `INSERT INTO bundle_rows (number, principal, service, action, decision, rule, count) VALUES (?, ?, ?, ?, ?, ?, ?)`,
-			b.Number, ids[0], ids[1], ids[2], ids[3], ids[4], r.Count); err != nil {
+		if _, err := t.tx.ExecContext(ctx, `INSERT INTO bundle_rows (number, principal, service, action, decision, rule, count, places) VALUES (?, ?, ?, ?, ?, ?, ?, ?)`,
+			b.Number, ids[0], ids[1], ids[2], ids[3], ids[4], r.Count, r.At[:]); err != nil {
 			return err
 		}
 	}
@@ -232,9 +232,17 @@ func (x *Index) Forget(ctx context.Context, before uint64) error {
 	})
 }
 
-// Rows implements search.Index.
-func (x *Index) Rows(ctx context.Context, q *search.Query, marks bool) iter.Seq2[search.Found, error] {
-	text, args := rowsQuery(q, marks)
+// Bundles implements search.Index.
+func (x *Index) Bundles(ctx context.Context, q *search.Query, marks bool) iter.Seq2[search.Found, error] {
+	where, args := times(q, false)
+	places, bits, from := "NULL", "NULL", "bundles b"
+	if rows, more := rowConditions(q); len(more) > 0 {
+		places, from, where, args = "r.places", from+" JOIN bundle_rows r ON r.number = b.number", where+" AND "+rows, append(args, more...)
+	}
+	if marks {
+		bits, from = "m.bits", from+" JOIN marks m ON m.number = b.number"
+	}
+	text := `SELECT b.number, b.first, b.last, ` + places + `, ` + bits + ` FROM ` + from + ` WHERE ` + where + ` ORDER BY b.number`
 	return func(yield func(search.Found, error) bool) {
 		rows, err := x.db.QueryContext(ctx, text, args...)
 		if err != nil {
@@ -242,50 +250,105 @@ func (x *Index) Rows(ctx context.Context, q *search.Query, marks bool) iter.Seq2
 			return
 		}
 		defer rows.Close()
+		var last *search.Found // whose rows may go on
 		for rows.Next() {
-			var f search.Found
-			var first, last int64
-			if err := rows.Scan(&f.Number, &first, &last, &f.Principal, &f.Service, &f.Action, &f.Decision, &f.Rule, &f.Count, &f.Marks); err != nil {
-				yield(f, err)
+			f, err := scanFound(rows)
+			if err != nil {
+				yield(search.Found{}, err)
 				return
 			}
-			f.First, f.Last = time.Unix(0, first).UTC(), time.Unix(0, last).UTC()
-			if !yield(f, nil) {
+			if last != nil && last.Number == f.Number {
+				last.At.Join(f.At)
+				continue
+			}
+			if last != nil && !yield(*last, nil) {
 				return
 			}
+			last = f
 		}
-		if err := rows.Err(); err != nil {
+		switch err := rows.Err(); {
+		case err != nil:
 			yield(search.Found{}, err)
+		case last != nil:
+			yield(*last, nil)
 		}
 	}
 }
 
-// rowsQuery writes the columns of q as SQL; families of actions and all that is no
-// column are for the caller to see to.
-func rowsQuery(q *search.Query, marks bool) (text string, args []any) {
-	bits := "NULL"
-	from := `bundles b JOIN bundle_rows r ON r.number = b.number`
-	if marks {
-		bits, from = "m.bits", from+` JOIN marks m ON m.number = b.number`
+func scanFound(rows *sql.Rows) (*search.Found, error) {
+	var f search.Found
+	var first, last int64
+	var places []byte
+	if err := rows.Scan(&f.Number, &first, &last, &places, &f.Marks); err != nil {
+		return nil, err
 	}
-	for i, column := range []string{"principal", "service", "action", "decision", "rule"} {
-		from += fmt.Sprintf(" JOIN texts t%d ON t%d.id = r.%s", i, i, column)
+	f.First, f.Last = time.Unix(0, first).UTC(), time.Unix(0, last).UTC()
+	if places != nil {
+		f.At = new(search.Places)
+		if len(places) != len(f.At) {
+			return nil, fmt.Errorf("the places of bundle %d are %d bytes", f.Number, len(places))
+		}
+		copy(f.At[:], places)
 	}
-	where := []string{"1 = 1"}
-	and := func(cond string, arg any) { where, args = append(where, cond), append(args, arg) }
+	return &f, nil
+}
+
+// Sum implements search.Index.
+func (x *Index) Sum(ctx context.Context, q *search.Query, by string, first, end uint64) (out []search.Count, err error) {
+	column := "0" // one group of all
+	if by != "" {
+		column = "r." + by // one of the columns below: search knows no other
+	}
+	where, args := times(q, true)
+	rowsWhere, rowsArgs := rowConditions(q)
+	rows, err := x.db.QueryContext(ctx, `SELECT COALESCE((SELECT text FROM texts WHERE id = g), ''), n FROM (
+		SELECT `+column+` AS g, SUM(r.count) AS n FROM bundle_rows r WHERE r.number >= ? AND r.number < ?
+			AND r.number IN (SELECT b.number FROM bundles b WHERE `+where+`) AND `+rowsWhere+` GROUP BY g)`, append(append([]any{first, end}, args...), rowsArgs...)...)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var c search.Count
+		if err := rows.Scan(&c.Value, &c.Count); err != nil {
+			return nil, err
+		}
+		out = append(out, c)
+	}
+	return out, rows.Err()
+}
+
+// times says in SQL which bundles overlap q's time, or, if whole, lie within it.
+func times(q *search.Query, whole bool) (where string, args []any) {
+	all := []string{"1 = 1"}
+	and := func(cond string, more ...any) { all, args = append(all, cond), append(args, more...) }
+	early, late := "b.last", "b.first"
+	if whole {
+		early, late = late, early
+	}
 	if !q.From.IsZero() {
-		and("b.last >= ?", q.From.UnixNano())
+		and(early+" >= ?", q.From.UnixNano())
 	}
 	if !q.To.IsZero() {
-		and("b.first <= ?", q.To.UnixNano())
+		and(late+" <= ?", q.To.UnixNano())
 	}
+	return strings.Join(all, " AND "), args
+}
+
+// rowConditions says in SQL which rows fit q's columns.
+func rowConditions(q *search.Query) (where string, args []any) {
+	all := []string{"1 = 1"}
 	for _, c := range []struct{ column, value string }{
 		{"principal", q.Principal}, {"service", q.Service}, {"action", q.Action}, {"decision", q.Decision}, {"rule", q.Rule},
 	} {
-		if c.value != "" && !strings.HasSuffix(c.value, ".*") {
-			and("r."+c.column+" = (SELECT id FROM texts WHERE text = ?)", c.value)
+		family, many := strings.CutSuffix(c.value, ".*")
+		switch {
+		case c.value == "":
+		case many && c.column == "action": // "/" follows "." in every order of bytes
+			all, args = append(all, "r.action IN (SELECT id FROM texts WHERE text >= ? AND text < ?)"), append(args, family+".", family+"/")
+		default:
+			all, args = append(all, "r."+c.column+" = (SELECT id FROM texts WHERE text = ?)"), append(args, c.value)
 		}
 	}
-	return `SELECT b.number, b.first, b.last, t0.text, t1.text, t2.text, t3.text, t4.text, r.count, ` + bits + ` FROM ` + from +
-		` WHERE ` + strings.Join(where, " AND ") + ` ORDER BY b.number`, args
+	return strings.Join(all, " AND "), args
 }

@@ -275,7 +275,7 @@ func TestForget(t *testing.T) {
 	if err := x.Forget(t.Context(), 2); err != nil {
 		t.Fatal(err)
 	}
-	for f, err := range x.Rows(t.Context(), &search.Query{}, true) {
+	for f, err := range x.Bundles(t.Context(), &search.Query{}, true) {
 		if err != nil || f.Number < 2 {
 			t.Fatalf("%+v, %v", f, err)
 		}

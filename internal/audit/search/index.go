@@ -24,9 +24,12 @@ type Index interface {
 	State(ctx context.Context) (State, error)
 	// Add keeps summaries of bundles and the state after them, all or nothing.
 	Add(ctx context.Context, s State, bundles []Summary) error
-	// Rows returns the rows of bundles that may hold records like q, as far as columns
-	// and times say, in order of bundles; with their marks if marks.
-	Rows(ctx context.Context, q *Query, marks bool) iter.Seq2[Found, error]
+	// Bundles returns the bundles that may hold records like q, as far as columns and
+	// times say, in order; with their marks if marks.
+	Bundles(ctx context.Context, q *Query, marks bool) iter.Seq2[Found, error]
+	// Sum counts the records like q, as far as columns say, by a column, "" for all of
+	// them, in bundles from first up to end that lie within q's time.
+	Sum(ctx context.Context, q *Query, by string, first, end uint64) ([]Count, error)
 	// Forget drops what is before a bundle.
 	Forget(ctx context.Context, before uint64) error
 }
@@ -47,18 +50,40 @@ type Summary struct {
 	Marks       []byte // see marked
 }
 
-// A Row counts the records of a bundle that are the same in these.
+// A Row counts the records of a bundle that are the same in these, and says which they are.
 type Row struct {
 	Principal, Service, Action, Decision, Rule string
 	Count                                      uint64
+	At                                         Places
 }
 
-// Found is a row with its bundle.
+// Places are records of a bundle, by their place in it.
+type Places [Bundle / 8]byte
+
+// Has reports whether the record at a place of the bundle is among them.
+func (p *Places) Has(i uint64) bool { return p[i/8]&(1<<(i%8)) != 0 }
+
+// Set adds the record at a place of the bundle.
+func (p *Places) Set(i uint64) { p[i/8] |= 1 << (i % 8) }
+
+// Join adds those of others.
+func (p *Places) Join(others *Places) {
+	for i := range p {
+		p[i] |= others[i]
+	}
+}
+
+// Found is a bundle that may hold what is searched.
 type Found struct {
 	Number      uint64
 	First, Last time.Time
-	Row
-	Marks []byte
+	At          *Places // those that columns fit; nil: all
+	Marks       []byte
+}
+
+// Within reports whether all of the bundle is in q's time.
+func (f *Found) Within(q *Query) bool {
+	return (q.From.IsZero() || !f.First.Before(q.From)) && (q.To.IsZero() || !f.Last.After(q.To))
 }
 
 // Marks are a Bloom filter over the values of a bundle that have no column: 8192 bits,
@@ -104,7 +129,7 @@ func markBits(value string) (out [marksEach]uint16) {
 // Summarize makes the summary of one bundle's records.
 func Summarize(number uint64, entries []*audit.Entry) Summary {
 	s := Summary{Number: number, Marks: make([]byte, marksSize)}
-	at := map[Row]int{}
+	at := map[Row]int{} // by what is the same in them
 	for i, e := range entries {
 		if i == 0 || e.Time.Before(s.First) {
 			s.First = e.Time
@@ -125,6 +150,7 @@ func Summarize(number uint64, entries []*audit.Entry) Summary {
 			s.Rows = append(s.Rows, r)
 		}
 		s.Rows[j].Count++
+		s.Rows[j].At.Set(uint64(i))
 	}
 	return s
 }

@@ -7,7 +7,6 @@ import (
 	"iter"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/sallyport-dev/sallyport/internal/audit"
 )
@@ -28,7 +27,7 @@ type Page struct {
 // otherwise.
 func (l *Log) Search(ctx context.Context, q *Query, p Page) iter.Seq2[*audit.Entry, error] {
 	return func(yield func(*audit.Entry, error) bool) {
-		bundles, err := l.bundles(ctx, q)
+		bundles, err := l.bundles(ctx, q, false)
 		if err != nil {
 			yield(nil, err)
 			return
@@ -52,19 +51,34 @@ func (l *Log) Search(ctx context.Context, q *Query, p Page) iter.Seq2[*audit.Ent
 	}
 }
 
-// span is bundles from first up to end.
-type span struct{ first, end uint64 }
+// found is a bundle to read, and which of its records.
+type found struct {
+	number uint64
+	at     *Places // nil: all
+}
+
+// span is bundles from first up to end, in any order.
+type span struct {
+	first, end uint64
+	of         []found
+}
+
+// wants reports whether an entry of the span has to be read.
+func (s *span) wants(seq uint64) bool {
+	n := seq/Bundle - s.first
+	return n >= uint64(len(s.of)) || s.of[n].at == nil || s.of[n].at.Has(seq%Bundle)
+}
 
 // runs joins bundles that follow each other, so that a segment is read once; those that
 // are read backwards stay single.
-func runs(bundles []uint64, single bool) iter.Seq[span] {
+func runs(bundles []found, single bool) iter.Seq[span] {
 	return func(yield func(span) bool) {
 		for i := 0; i < len(bundles); {
 			j := i + 1
-			for !single && j < len(bundles) && bundles[j] == bundles[j-1]+1 {
+			for !single && j < len(bundles) && bundles[j].number == bundles[j-1].number+1 {
 				j++
 			}
-			if !yield(span{bundles[i], bundles[j-1] + 1}) {
+			if !yield(span{bundles[i].number, bundles[j-1].number + 1, bundles[i:j]}) {
 				return
 			}
 			i = j
@@ -75,7 +89,7 @@ func runs(bundles []uint64, single bool) iter.Seq[span] {
 // run yields the records of some bundles.
 func (l *Log) run(ctx context.Context, s span, backwards bool) iter.Seq2[*audit.Entry, error] {
 	forwards := func(yield func(*audit.Entry, error) bool) {
-		for e, err := range l.Reader.Entries(ctx, s.first*Bundle) {
+		for e, err := range l.Reader.Pick(ctx, s.first*Bundle, func(seq uint64) bool { return seq >= s.end*Bundle || s.wants(seq) }) {
 			if err == nil && e.Seq >= s.end*Bundle {
 				return
 			}
@@ -104,28 +118,27 @@ func (l *Log) run(ctx context.Context, s span, backwards bool) iter.Seq2[*audit.
 	}
 }
 
-// bundles returns those that may hold records like q, in order: what the index says, and
-// all that it does not cover.
-func (l *Log) bundles(ctx context.Context, q *Query) ([]uint64, error) {
-	var out []uint64
+// bundles returns those that may hold records like q, in order: what the index says,
+// without those that lie within q's time if skip, and all that it does not cover.
+func (l *Log) bundles(ctx context.Context, q *Query, skip bool) ([]found, error) {
+	var out []found
 	next, first, size, err := l.covered(ctx)
 	if err != nil {
 		return nil, err
 	}
 	if next > 0 {
 		marks := q.marks()
-		for f, err := range l.Index.Rows(ctx, q, len(marks) > 0) {
+		for f, err := range l.Index.Bundles(ctx, q, len(marks) > 0) {
 			if err != nil {
 				return nil, fmt.Errorf("read the index: %w", err)
 			}
-			if n := len(out); f.Number < first || f.Number >= next || n > 0 && out[n-1] == f.Number || !f.may(marks) {
-				continue
+			if f.Number >= first && f.Number < next && f.may(marks) && !(skip && f.Within(q)) {
+				out = append(out, found{f.Number, f.At})
 			}
-			out = append(out, f.Number)
 		}
 	}
 	for n := max(next, first); n*Bundle < size; n++ {
-		out = append(out, n)
+		out = append(out, found{n, nil})
 	}
 	return out, nil
 }
@@ -196,23 +209,9 @@ func fields() map[string]func(*audit.Entry) string {
 	}
 }
 
-// column returns the value of a field that a row has, too.
-func (r *Row) column(by string) (string, bool) {
-	switch by {
-	case "":
-		return "", true
-	case "principal":
-		return r.Principal, true
-	case "service":
-		return r.Service, true
-	case "action":
-		return r.Action, true
-	case "decision":
-		return r.Decision, true
-	case "rule":
-		return r.Rule, true
-	}
-	return "", false
+// columns reports whether the index has a column of a field.
+func columns(by string) bool {
+	return slices.Contains([]string{"", "principal", "service", "action", "decision", "rule"}, by)
 }
 
 // ErrField means that records cannot be counted by something.
@@ -226,12 +225,13 @@ func (l *Log) Count(ctx context.Context, q *Query, by string) ([]Count, error) {
 		return nil, fmt.Errorf("%q: %w", by, ErrField)
 	}
 	counts := map[string]uint64{}
-	bundles, err := l.bundles(ctx, q)
+	summed := columns(by) && q.inRows()
+	bundles, err := l.bundles(ctx, q, summed)
 	if err != nil {
 		return nil, err
 	}
-	if _, ok := new(Row).column(by); ok && q.inRows() {
-		if bundles, err = l.fromRows(ctx, q, by, bundles, counts); err != nil {
+	if summed {
+		if err := l.sum(ctx, q, by, counts); err != nil {
 			return nil, err
 		}
 	}
@@ -263,30 +263,18 @@ func (l *Log) Count(ctx context.Context, q *Query, by string) ([]Count, error) {
 	return out, nil
 }
 
-// fromRows counts what rows say of bundles that lie within the query's time, and returns
-// the bundles that are left to read.
-func (l *Log) fromRows(ctx context.Context, q *Query, by string, bundles []uint64, counts map[string]uint64) ([]uint64, error) {
+// sum counts what the index says of bundles that lie within the query's time.
+func (l *Log) sum(ctx context.Context, q *Query, by string, counts map[string]uint64) error {
 	next, first, _, err := l.covered(ctx)
 	if err != nil || next == 0 {
-		return bundles, err
+		return err
 	}
-	done := map[uint64]bool{}
-	for f, err := range l.Index.Rows(ctx, q, false) {
-		if err != nil {
-			return nil, fmt.Errorf("read the index: %w", err)
-		}
-		if f.Number < first || f.Number >= next || !within(q.From, f.First, f.Last, q.To) {
-			continue
-		}
-		done[f.Number] = true
-		if q.action(f.Action) {
-			v, _ := f.column(by)
-			counts[v] += f.Count
-		}
+	all, err := l.Index.Sum(ctx, q, by, first, next)
+	if err != nil {
+		return fmt.Errorf("read the index: %w", err)
 	}
-	return slices.DeleteFunc(bundles, func(n uint64) bool { return done[n] }), nil
-}
-
-func within(from, first, last, to time.Time) bool {
-	return (from.IsZero() || !first.Before(from)) && (to.IsZero() || !last.After(to))
+	for _, c := range all {
+		counts[c.Value] += c.Count
+	}
+	return nil
 }

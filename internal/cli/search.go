@@ -95,12 +95,12 @@ type searching struct {
 func auditSearch(e *env) *cobra.Command {
 	var s searching
 	c := &cobra.Command{Use: "search", Short: "print or count the records that match; exit 1 if there is none",
-		Long: "Print the records that match all of the flags, oldest first, a page at a time, or count them. The index in data_dir\n" +
+		Long: "Print the records that match all of the flags, oldest first, or a page of them (--limit), or count them. The index in data_dir\n" +
 			"says where to look; what it does not cover yet, or all of the log if there is none, is read.",
 		Args: takes(), RunE: func(cmd *cobra.Command, _ []string) error { return e.search(cmd.Context(), &s) }}
 	s.place.flags(c)
 	s.filter.flags(c)
-	c.Flags().IntVar(&s.limit, "limit", 100, "records on one page; 0 for all")
+	c.Flags().IntVar(&s.limit, "limit", 0, "records on one page; 0 for all")
 	c.Flags().StringVar(&s.after, "after", "", "decision id that the page before ended with")
 	c.Flags().BoolVar(&s.newest, "newest-first", false, "begin with the newest")
 	c.Flags().BoolVar(&s.count, "count", false, "print how many there are")

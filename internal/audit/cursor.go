@@ -40,6 +40,7 @@ type cursor struct {
 	seq    uint64  // of the next frame
 	file   *os.File
 	first  uint64 // of file
+	known  uint64 // what covered said last
 	begin  uint64 // of the log, as far as it was looked for: what is before it was pruned
 	scan   *scanner
 }
@@ -54,7 +55,7 @@ func (c *cursor) next() (frame, error) {
 			}
 		}
 		f, n, err := c.scan.peek()
-		if err != nil || f.state() != stateSealed {
+		if err != nil || !c.settled(&f) {
 			if f, n, err = c.again(); err == errMoved {
 				continue
 			}
@@ -68,6 +69,13 @@ func (c *cursor) next() (frame, error) {
 	}
 }
 
+// settled reports whether a frame needs no second look: it is whole, or erased where
+// that may be, as far as is known without asking.
+func (c *cursor) settled(f *frame) bool {
+	state := f.state()
+	return state == stateSealed || state == stateErased && c.seq < c.known
+}
+
 // errMoved says that the cursor now stands in the next segment.
 var errMoved = errors.New("next segment")
 
@@ -75,6 +83,7 @@ var errMoved = errors.New("next segment")
 // what was half there at first sight is whole by now, or is damaged.
 func (c *cursor) again() (frame, int, error) {
 	covered := c.covered()
+	c.known = max(c.known, covered)
 	later, more, err := c.later()
 	if err != nil {
 		return frame{}, 0, err

@@ -174,15 +174,20 @@ func (f *Follower) Step(ctx context.Context) (more bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	size, err := f.reader.Size()
+	head, err := f.reader.Head() // what no checkpoint covers yet may still be withdrawn
 	if err != nil {
 		return false, err
 	}
+	size := head.Size
 	f.lag.Store(size - min(size, next))
+	f.collect.take() // of a step that failed
 	n := 0
 	for e, err := range f.reader.Entries(ctx, next) {
 		if err != nil {
 			return false, err
+		}
+		if e.Seq >= size {
+			break
 		}
 		f.emit(ctx, e)
 		next = e.Seq + 1

@@ -54,6 +54,11 @@ func newLog(t *testing.T) (*audit.Log, *audit.Reader) {
 
 func add(t *testing.T, l *audit.Log, n int) {
 	t.Helper()
+	defer func() {
+		if err := l.Checkpoint(); err != nil {
+			t.Error(err)
+		}
+	}()
 	for range n {
 		if _, err := l.Append(&audit.Record{Kind: audit.Admit, Decision: audit.Deny, Rule: "r", Service: "invoices",
 			Payload: audit.Payload{Principal: "serviceAccount:orders", Action: "http.get", Reason: "no_match", Peer: "127.0.0.1:7"}}, audit.Written); err != nil {

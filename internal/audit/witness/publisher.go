@@ -211,7 +211,7 @@ func appendTo(name string, note []byte) error {
 
 func (pl *place) put(ctx context.Context, note []byte, size uint64) error {
 	target := strings.TrimSuffix(pl.URL, "/") + "/" + strconv.FormatUint(size, 10)
-	status, answer, err := pl.do(ctx, http.MethodPut, target, note)
+	status, _, err := pl.do(ctx, http.MethodPut, target, note)
 	if err != nil {
 		return err
 	}
@@ -220,7 +220,8 @@ func (pl *place) put(ctx context.Context, note []byte, size uint64) error {
 		return nil
 	case status == http.StatusPreconditionFailed || status == http.StatusConflict:
 		// somebody has put one there before: we ourselves, or another log
-		if status, answer, err = pl.do(ctx, http.MethodGet, target, nil); err == nil && status == http.StatusOK && bytes.Equal(answer, note) {
+		status, there, err := pl.do(ctx, http.MethodGet, target, nil)
+		if err == nil && status == http.StatusOK && bytes.Equal(there, note) {
 			return nil
 		}
 		return fmt.Errorf("%s already holds another checkpoint over %d entries, or cannot be read: this log was rewritten, or two write there", target, size)

@@ -326,7 +326,7 @@ func TestPublish(t *testing.T) {
 		t.Errorf("kept %q, %d torn", notes, torn)
 	}
 	// another process, or another log, finds its place taken
-	again, _, out := publisher(t, l, config)
+	again, _, _ := publisher(t, l, config)
 	again.Last()
 	if again.Health() != nil {
 		t.Errorf("the same checkpoint again: %v", again.Health())

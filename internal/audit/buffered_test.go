@@ -325,6 +325,22 @@ func (f *powerFS) Remove(name string) error {
 	return f.FS.Remove(name)
 }
 
+// cut makes the directory what it is after the power went.
+func (f *powerFS) cut(t *testing.T, dir string) {
+	t.Helper()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.off = true
+	for _, name := range filesIn(t, dir) {
+		path := dir + "/" + name
+		if b, ok := f.synced[path]; ok {
+			writeFile(t, b, path)
+		} else if err := os.Remove(path); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // SyncDir does nothing: names are taken for safe once their content is.
 func (f *powerFS) SyncDir(string) error { return nil }
 
@@ -361,19 +377,30 @@ func TestPowerCut(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		fs.mu.Lock()
-		fs.off = true
-		for _, name := range filesIn(t, o.Dir) {
-			path := o.Dir + "/" + name
-			if b, ok := fs.synced[path]; ok {
-				writeFile(t, b, path)
-			} else if err := os.Remove(path); err != nil {
-				t.Fatal(err)
-			}
-		}
-		fs.mu.Unlock()
+		fs.cut(t, o.Dir)
 		after := copyLog(t, good)
 		_ = l.Close()
 		survives(t, after, acked, fmt.Sprintf("round %d", round))
+	}
+}
+
+// What Erase said was erased is, after a power cut.
+func TestPowerCutAfterErasing(t *testing.T) {
+	t.Parallel()
+	o := newOptions(t)
+	good := o
+	fs := &powerFS{FS: audit.Disk(), synced: map[string][]byte{}}
+	o.SetFS(fs)
+	l := open(t, o)
+	appendN(t, l, 0, 6)
+	if n, err := l.Erase(t.Context(), of(2, 5), noted(l, audit.ActionErase)); n != 2 || err != nil {
+		t.Fatalf("%d, %v", n, err)
+	}
+	fs.cut(t, o.Dir)
+	after := copyLog(t, good)
+	_ = l.Close()
+	mustClose(t, open(t, after))
+	if rep := verified(t, after); rep.Erased != 2 {
+		t.Errorf("report %+v", rep)
 	}
 }

@@ -63,6 +63,16 @@ func TestErase(t *testing.T) {
 	}
 	mustClose(t, l)
 	rep := verified(t, o)
+	every := copyLog(t, o)
+	e := open(t, every)
+	if n, err := e.Erase(t.Context(), func(*audit.Entry) bool { return true }, noted(e, audit.ActionErase)); n != 7 || err != nil {
+		t.Errorf("everything: %d, %v", n, err)
+	}
+	mustClose(t, e)
+	if all := readAll(t, every); all[10].State != "open" || all[12].State != "open" || all[0].State != "erased" {
+		t.Errorf("what says who was erased is %s and %s", all[10].State, all[12].State)
+	}
+	verified(t, every)
 	if rep.Erased != 4 || rep.Open != 8 {
 		t.Errorf("report %+v", rep)
 	}
@@ -396,4 +406,35 @@ func TestReadingWhatIsPruned(t *testing.T) {
 	if n != 256 || !errors.Is(last, audit.ErrNotFound) {
 		t.Errorf("read %d entries, then %v", n, last)
 	}
+}
+
+// Hashes are all that is left of what is pruned: a tile that was lost is made anew before,
+// and one that is wrong stops it.
+func TestPruneKeepsTheHashes(t *testing.T) {
+	t.Parallel()
+	o := newOptions(t)
+	o.SetSegment(256)
+	l := open(t, o)
+	appendN(t, l, 0, 600)
+	if err := l.Checkpoint(); err != nil {
+		t.Fatal(err)
+	}
+	l.Mend()
+	name := "tile/0/000"
+	good := readFile(t, o.Dir, name)
+	writeFile(t, flip(good, 9), o.Dir, name)
+	if _, err := l.Prune(512, noted(l, audit.ActionPrune)); err == nil || len(readAll(t, o)) != 600 {
+		t.Errorf("a wrong tile: %v", err)
+	}
+	if err := os.Remove(filepath.Join(o.Dir, name)); err != nil {
+		t.Fatal(err)
+	}
+	if first, err := l.Prune(512, noted(l, audit.ActionPrune)); first != 512 || err != nil {
+		t.Errorf("a lost tile: %d, %v", first, err)
+	}
+	mustClose(t, l)
+	if !bytes.Equal(readFile(t, o.Dir, name), good) {
+		t.Error("the tile was not made anew")
+	}
+	verified(t, o)
 }

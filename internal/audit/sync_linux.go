@@ -33,5 +33,6 @@ func diskSpace(dir string) (free, total int64, err error) {
 	if err := unix.Statfs(dir, &s); err != nil {
 		return 0, 0, os.NewSyscallError("statfs", err)
 	}
-	return int64(s.Bavail) * s.Bsize, int64(s.Blocks) * s.Bsize, nil
+	size := int64(s.Bsize) // of another width on other machines
+	return int64(s.Bavail) * size, int64(s.Blocks) * size, nil
 }

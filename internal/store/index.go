@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"math"
 	"os"
 	"path/filepath"
 	"strings"
@@ -22,14 +23,15 @@ func IndexFile(dataDir string) string { return filepath.Join(dataDir, "index.db"
 type Index struct{ db *sql.DB }
 
 // indexSchema is not migrated: an index of another version is made anew.
-const indexSchema = 1
+const indexSchema = 2
 
-// indexTables keep each text once. Times are nanoseconds since 1970.
+// indexTables keep each text once, and in how many columns of rows it is, so that it goes
+// with the last of them: it may be a name. Times are nanoseconds since 1970.
 func indexTables() []string {
 	return []string{
 		`CREATE TABLE version (version INTEGER NOT NULL)`,
 		`CREATE TABLE state (origin TEXT NOT NULL, next BIGINT NOT NULL, head BLOB, size BIGINT NOT NULL)`,
-		`CREATE TABLE texts (id INTEGER PRIMARY KEY, text TEXT NOT NULL UNIQUE)`,
+		`CREATE TABLE texts (id INTEGER PRIMARY KEY, text TEXT NOT NULL UNIQUE, uses BIGINT NOT NULL)`,
 		`CREATE TABLE bundles (number BIGINT PRIMARY KEY, first BIGINT NOT NULL, last BIGINT NOT NULL)`,
 		`CREATE INDEX bundles_by_time ON bundles (last, first)`,
 		`CREATE TABLE marks (number BIGINT PRIMARY KEY, bits BLOB NOT NULL)`,
@@ -40,13 +42,15 @@ func indexTables() []string {
 	}
 }
 
-// OpenIndex opens the index of a data_dir for writing. One that cannot be used is made
-// anew: there is nothing in it that the log does not say.
+// OpenIndex opens the index of a data_dir for writing. One that is damaged or of another
+// version is made anew: there is nothing in it that the log does not say. One that only
+// cannot be reached now, such as for want of descriptors, is left alone: it is what tells
+// a log that was set back.
 func OpenIndex(ctx context.Context, dataDir string) (*Index, error) {
 	path := IndexFile(dataDir)
 	x, err := openIndex(ctx, path)
-	if err == nil {
-		return x, nil
+	if !IsUnusable(err) {
+		return x, err
 	}
 	if err := RemoveIndex(dataDir); err != nil {
 		return nil, err
@@ -69,7 +73,7 @@ func ReadIndex(ctx context.Context, dataDir string) (*Index, error) {
 	if _, err := os.Stat(IndexFile(dataDir)); err != nil {
 		return nil, err
 	}
-	db, err := openIndexFile(IndexFile(dataDir))
+	db, err := openIndexFile(IndexFile(dataDir), "query_only(1)")
 	if err != nil {
 		return nil, fmt.Errorf("open the index: %w", err)
 	}
@@ -86,7 +90,8 @@ func openIndex(ctx context.Context, path string) (*Index, error) {
 		return nil, fmt.Errorf("open the index: %w", err)
 	}
 	_ = f.Close()
-	db, err := openIndexFile(path)
+	// what is deleted is overwritten: it may be a name that is to be forgotten
+	db, err := openIndexFile(path, "secure_delete(1)")
 	if err != nil {
 		return nil, fmt.Errorf("open the index: %w", err)
 	}
@@ -100,7 +105,14 @@ func openIndex(ctx context.Context, path string) (*Index, error) {
 	return &Index{db}, nil
 }
 
-var errNoTables = errors.New("it is empty")
+var (
+	errNoTables = errors.New("it is empty")
+	errVersion  = errors.New("it is of version")
+)
+
+// IsUnusable reports whether err is of an index that no later try could use: it is
+// damaged or of another version.
+func IsUnusable(err error) bool { return errors.Is(err, errVersion) || isBroken(err) }
 
 func checkIndex(ctx context.Context, db *sql.DB) error {
 	var n int
@@ -114,9 +126,10 @@ func checkIndex(ctx context.Context, db *sql.DB) error {
 		return err
 	}
 	if n != indexSchema {
-		return fmt.Errorf("it is of version %d, this program knows %d", n, indexSchema)
+		return fmt.Errorf("%w %d, this program knows %d", errVersion, n, indexSchema)
 	}
-	return nil
+	_, err := (&Index{db}).State(ctx)
+	return err
 }
 
 func makeIndex(ctx context.Context, db *sql.DB) error {
@@ -157,17 +170,20 @@ func (x *Index) State(ctx context.Context) (s search.State, err error) {
 // Add implements search.Index.
 func (x *Index) Add(ctx context.Context, s search.State, bundles []search.Summary) error {
 	return inTransaction(ctx, x.db, func(tx *sql.Tx) error {
-		t := texts{tx: tx, ids: map[string]int64{}}
+		t := texts{tx: tx, ids: map[string]int64{}, uses: map[int64]int64{}}
 		for _, b := range bundles {
-			if _, err := tx.ExecContext(ctx, `INSERT OR REPLACE INTO bundles (number, first, last) VALUES (?, ?, ?)`, b.Number, b.First.UnixNano(), b.Last.UnixNano()); err != nil {
+			if _, err := tx.ExecContext(ctx, `INSERT INTO bundles (number, first, last) VALUES (?, ?, ?)`, b.Number, nanoseconds(b.First), nanoseconds(b.Last)); err != nil {
 				return err
 			}
-			if _, err := tx.ExecContext(ctx, `INSERT OR REPLACE INTO marks (number, bits) VALUES (?, ?)`, b.Number, b.Marks); err != nil {
+			if _, err := tx.ExecContext(ctx, `INSERT INTO marks (number, bits) VALUES (?, ?)`, b.Number, b.Marks); err != nil {
 				return err
 			}
 			if err := t.addRows(ctx, &b); err != nil {
 				return err
 			}
+		}
+		if err := t.count(ctx); err != nil {
+			return err
 		}
 		if _, err := tx.ExecContext(ctx, `DELETE FROM state`); err != nil {
 			return err
@@ -177,59 +193,109 @@ func (x *Index) Add(ctx context.Context, s search.State, bundles []search.Summar
 	})
 }
 
-// texts finds and makes the ids of texts within one transaction.
+// texts finds and makes the ids of texts, and counts them, within one transaction.
 type texts struct {
-	tx  *sql.Tx
-	ids map[string]int64
+	tx   *sql.Tx
+	ids  map[string]int64
+	uses map[int64]int64 // by id, in how many more columns of rows it is
 }
 
 func (t *texts) addRows(ctx context.Context, b *search.Summary) error {
+	insert, err := t.tx.PrepareContext(ctx, `INSERT INTO bundle_rows (number, principal, service, action, decision, rule, count, places) VALUES (?, ?, ?, ?, ?, ?, ?, ?)`)
+	if err != nil {
+		return err
+	}
+	defer insert.Close()
 	for _, r := range b.Rows {
-		var ids [5]int64
+		args := [8]any{b.Number, 6: r.Count, 7: r.At[:]}
 		for i, text := range []string{r.Principal, r.Service, r.Action, r.Decision, r.Rule} {
-			var err error
-			if ids[i], err = t.id(ctx, text); err != nil {
+			if args[1+i], err = t.id(ctx, text); err != nil {
 				return err
 			}
 		}
-		if _, err := t.tx.ExecContext(ctx, `INSERT INTO bundle_rows (number, principal, service, action, decision, rule, count, places) VALUES (?, ?, ?, ?, ?, ?, ?, ?)`,
-			b.Number, ids[0], ids[1], ids[2], ids[3], ids[4], r.Count, r.At[:]); err != nil {
+		if _, err := insert.ExecContext(ctx, args[:]...); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
+// id returns the id of a text that is in one more column.
 func (t *texts) id(ctx context.Context, text string) (int64, error) {
-	if id, ok := t.ids[text]; ok {
-		return id, nil
+	id, ok := t.ids[text]
+	if !ok {
+		if _, err := t.tx.ExecContext(ctx, `INSERT INTO texts (text, uses) VALUES (?, 0) ON CONFLICT DO NOTHING`, text); err != nil {
+			return 0, err
+		}
+		if err := t.tx.QueryRowContext(ctx, `SELECT id FROM texts WHERE text = ?`, text).Scan(&id); err != nil {
+			return 0, err
+		}
+		t.ids[text] = id
 	}
-	if _, err := t.tx.ExecContext(ctx, `INSERT INTO texts (text) VALUES (?) ON CONFLICT DO NOTHING`, text); err != nil {
-		return 0, err
+	t.uses[id]++
+	return id, nil
+}
+
+// count writes down in how many columns each text is, and removes those that are in none.
+func (t *texts) count(ctx context.Context) error {
+	for id, n := range t.uses {
+		if _, err := t.tx.ExecContext(ctx, `UPDATE texts SET uses = uses + ? WHERE id = ?`, n, id); err != nil {
+			return err
+		}
+		if n > 0 {
+			continue
+		}
+		if _, err := t.tx.ExecContext(ctx, `DELETE FROM texts WHERE id = ? AND uses = 0`, id); err != nil {
+			return err
+		}
 	}
-	var id int64
-	err := t.tx.QueryRowContext(ctx, `SELECT id FROM texts WHERE text = ?`, text).Scan(&id)
-	t.ids[text] = id
-	return id, err
+	return nil
+}
+
+// fewer counts the texts in one column of rows that are to go.
+func (t *texts) fewer(ctx context.Context, column string, before int64) error {
+	rows, err := t.tx.QueryContext(ctx, `SELECT `+column+`, COUNT(*) FROM bundle_rows WHERE number < ? GROUP BY 1`, before)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var id, n int64
+		if err := rows.Scan(&id, &n); err != nil {
+			return err
+		}
+		t.uses[id] -= n
+	}
+	return rows.Err()
 }
 
 // Forget implements search.Index.
 func (x *Index) Forget(ctx context.Context, before uint64) error {
-	if before == 0 {
-		return nil
-	}
+	end := int64(min(before, math.MaxInt64))
 	var first sql.NullInt64
-	if err := x.db.QueryRowContext(ctx, `SELECT MIN(number) FROM bundles`).Scan(&first); err != nil || !first.Valid || uint64(first.Int64) >= before {
+	if err := x.db.QueryRowContext(ctx, `SELECT MIN(number) FROM bundles`).Scan(&first); err != nil || !first.Valid || first.Int64 >= end {
 		return err
 	}
-	return inTransaction(ctx, x.db, func(tx *sql.Tx) error {
-		for _, table := range []string{"bundles", "marks", "bundle_rows"} {
-			if _, err := tx.ExecContext(ctx, `DELETE FROM `+table+` WHERE number < ?`, before); err != nil {
+	err := inTransaction(ctx, x.db, func(tx *sql.Tx) error {
+		t := texts{tx: tx, uses: map[int64]int64{}}
+		for _, column := range []string{"principal", "service", "action", "decision", "rule"} {
+			if err := t.fewer(ctx, column, end); err != nil {
 				return err
 			}
 		}
-		return nil
+		for _, table := range []string{"bundles", "marks", "bundle_rows"} {
+			if _, err := tx.ExecContext(ctx, `DELETE FROM `+table+` WHERE number < ?`, end); err != nil {
+				return err
+			}
+		}
+		return t.count(ctx)
 	})
+	if err != nil {
+		return err
+	}
+	// the names would stay in the write-ahead log until it is written over
+	_, err = x.db.ExecContext(ctx, `PRAGMA wal_checkpoint(TRUNCATE)`)
+	return err
 }
 
 // Bundles implements search.Index.
@@ -327,12 +393,23 @@ func times(q *search.Query, whole bool) (where string, args []any) {
 		early, late = late, early
 	}
 	if !q.From.IsZero() {
-		and(early+" >= ?", q.From.UnixNano())
+		and(early+" >= ?", nanoseconds(q.From))
 	}
 	if !q.To.IsZero() {
-		and(late+" <= ?", q.To.UnixNano())
+		and(late+" <= ?", nanoseconds(q.To))
 	}
 	return strings.Join(all, " AND "), args
+}
+
+// nanoseconds writes a time; what is out of the range of 64 bits is as far as they go.
+func nanoseconds(t time.Time) int64 {
+	switch s := t.Unix(); {
+	case s >= math.MaxInt64/int64(time.Second):
+		return math.MaxInt64
+	case s <= math.MinInt64/int64(time.Second):
+		return math.MinInt64
+	}
+	return t.UnixNano()
 }
 
 // rowConditions says in SQL which rows fit q's columns.

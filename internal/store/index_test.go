@@ -1,7 +1,9 @@
 package store_test
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -27,7 +29,12 @@ type logged struct {
 
 func newLogged(tb testing.TB) *logged {
 	tb.Helper()
-	skey, vkey, err := note.GenerateKey(nil, "acme.internal/a")
+	return newNamed(tb, "acme.internal/a")
+}
+
+func newNamed(tb testing.TB, origin string) *logged {
+	tb.Helper()
+	skey, vkey, err := note.GenerateKey(nil, origin)
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -40,7 +47,7 @@ func newLogged(tb testing.TB) *logged {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	l.Log, err = audit.Open(audit.Options{Dir: l.dir + "/log", Origin: "acme.internal/a", Sealer: kek, Signer: signer, VerifierKey: vkey,
+	l.Log, err = audit.Open(audit.Options{Dir: l.dir + "/log", Origin: origin, Sealer: kek, Signer: signer, VerifierKey: vkey,
 		Checkpoint: time.Minute, Now: func() time.Time { return l.now }})
 	if err != nil {
 		tb.Fatal(err)
@@ -64,6 +71,9 @@ func (l *logged) fill(tb testing.TB, n int) {
 				Reason: pick(i, "", "allowed", "token_expired"), TokenID: fmt.Sprintf("t%d", i/4), Peer: fmt.Sprintf("10.0.%d.%d:4000", i/256%4, i%256)}}
 		if i%7 == 0 {
 			r.Payload.Actors = []string{"serviceAccount:agent"}
+		}
+		if i%19 == 0 { // as refusals are counted for
+			r.Payload.Peer = pick(i, "10.0.2.0/24", "uid:1000", "others", "10.0.3.9", "")
 		}
 		if i%11 == 0 {
 			r.Payload.IssuedTokenID = fmt.Sprintf("issued%d", i)
@@ -103,6 +113,27 @@ func steps(tb testing.TB, l *logged, x search.Index, most int) *search.Indexer {
 	return ix
 }
 
+type field struct {
+	to     *string
+	values []string
+}
+
+// asked are the fields of q with values that logged.fill makes, and some that it does not.
+func asked(q *search.Query) []field {
+	return []field{
+		{&q.Principal, []string{"serviceAccount:n1", "serviceAccount:n4", "nobody"}},
+		{&q.Actor, []string{"serviceAccount:agent", "x"}},
+		{&q.Service, []string{"ledger"}},
+		{&q.Action, []string{"http.*", "token.mint", "http.post", "h.*"}},
+		{&q.Decision, []string{"deny", "allow"}},
+		{&q.Rule, []string{"read"}},
+		{&q.Reason, []string{"token_expired"}},
+		{&q.TokenID, []string{"t17", "issued22", "t500", "none"}},
+		{&q.Peer, []string{"10.0.1.7", "10.0.2.0/24", "10.0.0.0/8", "10.9.9.9", "10.0.2.77", "10.0.1.7:4000", "10.0.3.9", "10.0.3.9/32", "others"}},
+		{&q.Kind, []string{"refuse"}},
+	}
+}
+
 // What is found does not depend on the index: it is what a look at every record finds.
 func TestSearchIsTheNaiveSearch(t *testing.T) {
 	t.Parallel()
@@ -130,20 +161,19 @@ func TestSearchIsTheNaiveSearch(t *testing.T) {
 	logs := []*search.Log{{Reader: l.reader}, {Reader: l.reader, Index: half}}
 	start := all[0].Time
 	rapid.Check(t, func(t *rapid.T) {
-		maybe := func(label string, values ...string) string {
-			return rapid.SampledFrom(append(values, "", "", "")).Draw(t, label)
-		}
-		q := &search.Query{
-			Principal: maybe("principal", "serviceAccount:n1", "serviceAccount:n4", "nobody"), Actor: maybe("actor", "serviceAccount:agent", "x"),
-			Service: maybe("service", "ledger"), Action: maybe("action", "http.*", "token.mint", "http.post"), Decision: maybe("decision", "deny", "allow"),
-			Rule: maybe("rule", "read"), Reason: maybe("reason", "token_expired"), TokenID: maybe("token", "t17", "issued22", "t500", "none"),
-			Peer: maybe("peer", "10.0.1.7", "10.0.2.0/24", "10.0.0.0/8", "10.9.9.9"), Kind: maybe("kind", "refuse"),
+		q := &search.Query{}
+		for range rapid.IntRange(0, 3).Draw(t, "fields") { // more at a time match nothing
+			f := rapid.SampledFrom(asked(q)).Draw(t, "field")
+			*f.to = rapid.SampledFrom(f.values).Draw(t, "value")
 		}
 		if rapid.Bool().Draw(t, "from") {
 			q.From = start.Add(time.Duration(rapid.IntRange(-10, 3000).Draw(t, "seconds")) * time.Second)
 		}
 		if rapid.Bool().Draw(t, "to") {
 			q.To = start.Add(time.Duration(rapid.IntRange(0, 3000).Draw(t, "until")) * time.Second)
+		}
+		if rapid.IntRange(0, 9).Draw(t, "far") == 0 { // further than nanoseconds in 64 bits go
+			q.From, q.To = time.Date(1, 2, 3, 4, 5, 6, 0, time.UTC), time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC)
 		}
 		if q.Complete() != nil {
 			t.Skip()
@@ -197,14 +227,79 @@ func total(counts []search.Count) (n uint64) {
 	return n
 }
 
+// A peer is an address with a port, or what refusals were counted for: each bundle here
+// has another.
+func TestPeers(t *testing.T) {
+	t.Parallel()
+	l := newLogged(t)
+	peers := []string{"10.0.2.77:4000", "10.0.2.77:4001", "10.0.2.0/24", "10.0.3.0/24", "uid:1000", "[2001:db8::1]:443", "[::ffff:10.0.2.77]:1", "10.0.2.78", "[fe80::1%eth0]:80", "2001:db8::/48"}
+	for _, peer := range peers {
+		for range search.Bundle {
+			if _, err := l.Append(&audit.Record{Kind: audit.Refuse, Payload: audit.Payload{Peer: peer}}, audit.Written); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	x := openIndex(t, l.dir)
+	steps(t, l, x, 10)
+	for _, tt := range []struct {
+		peer string
+		want []int // of peers
+	}{
+		{"10.0.2.77", []int{0, 1, 2, 6}},
+		{"::ffff:10.0.2.77", []int{0, 1, 2, 6}},
+		{"10.0.2.77:4000", []int{0}},
+		{"10.0.2.0/24", []int{0, 1, 2, 6, 7}},
+		{"10.0.0.0/8", []int{0, 1, 2, 3, 6, 7}},
+		{"10.0.2.78/32", []int{2, 7}},
+		{"10.0.2.78", []int{2, 7}},
+		{"uid:1000", []int{4}},
+		{"uid:1001", nil},
+		{"2001:db8::1", []int{5, 9}},
+		{"fe80::1", []int{8}},
+		{"fe80::1%eth0", []int{8}},
+		{"192.0.2.1", nil},
+	} {
+		q := &search.Query{Peer: tt.peer}
+		if err := q.Complete(); err != nil {
+			t.Errorf("%s: %v", tt.peer, err)
+			continue
+		}
+		for name, log := range map[string]*search.Log{"without the index": {Reader: l.reader}, "with it": {Reader: l.reader, Index: x}} {
+			var got []int
+			for e, err := range log.Search(t.Context(), q, search.Page{}) {
+				if err != nil {
+					t.Fatal(err)
+				}
+				if e.Seq%search.Bundle == 0 {
+					got = append(got, int(e.Seq/search.Bundle))
+				}
+			}
+			if !slices.Equal(got, tt.want) {
+				t.Errorf("%s, %s: found %v, want %v", tt.peer, name, got, tt.want)
+			}
+		}
+	}
+	counts, err := (&search.Log{Reader: l.reader, Index: x}).Count(t.Context(), &search.Query{}, "peer")
+	if err != nil || len(counts) != 8 || counts[0] != (search.Count{Value: "10.0.2.77", Count: 3 * search.Bundle}) {
+		t.Errorf("%v, %v", counts, err)
+	}
+	for _, wrong := range []string{"10.0.0.0/99", "10.0.0.*", "10.0.0.256", "10.0.0"} {
+		if err := (&search.Query{Peer: wrong}).Complete(); err == nil {
+			t.Errorf("%s is taken for a peer", wrong)
+		}
+	}
+}
+
 func TestCounts(t *testing.T) {
 	t.Parallel()
 	l := newLogged(t)
 	l.fill(t, 1000)
 	x := openIndex(t, l.dir)
 	steps(t, l, x, 1000)
-	for _, by := range []string{"", "principal", "service", "action", "decision", "rule", "kind", "hour", "reason"} {
-		q := &search.Query{From: time.Date(2026, 8, 1, 12, 2, 0, 0, time.UTC), Decision: "allow"}
+	for _, by := range []string{"", "principal", "service", "action", "decision", "rule", "kind", "hour", "reason", "peer"} {
+		// the first and the last bundle are not wholly within
+		q := &search.Query{From: time.Date(2026, 8, 1, 12, 2, 0, 0, time.UTC), To: l.now.Add(-time.Minute), Decision: "allow"}
 		a, err := (&search.Log{Reader: l.reader}).Count(t.Context(), q, by)
 		if err != nil {
 			t.Fatal(err)
@@ -269,15 +364,130 @@ func TestIndexAheadOfTheLog(t *testing.T) {
 func TestForget(t *testing.T) {
 	t.Parallel()
 	l := newLogged(t)
-	l.fill(t, 1000)
+	append1 := func(principal string) {
+		r := &audit.Record{Kind: audit.Admit, Decision: audit.Allow, Service: "invoices", Payload: audit.Payload{Principal: principal, Action: "http.get"}}
+		if _, err := l.Append(r, audit.Written); err != nil {
+			t.Fatal(err)
+		}
+	}
+	append1("user:okta/gone")
+	append1("user:okta/stays")
+	l.fill(t, 510)
+	append1("user:okta/stays")
+	l.fill(t, 600)
 	x := openIndex(t, l.dir)
 	steps(t, l, x, 10)
 	if err := x.Forget(t.Context(), 2); err != nil {
 		t.Fatal(err)
 	}
+	n := 0
 	for f, err := range x.Bundles(t.Context(), &search.Query{}, true) {
-		if err != nil || f.Number < 2 {
+		if n++; err != nil || f.Number < 2 {
 			t.Fatalf("%+v, %v", f, err)
 		}
+	}
+	if n != 2 {
+		t.Errorf("%d bundles are left, want 2", n)
+	}
+	counts, err := x.Sum(t.Context(), &search.Query{Principal: "user:okta/stays"}, "principal", 0, 100)
+	if err != nil || len(counts) != 1 || counts[0] != (search.Count{Value: "user:okta/stays", Count: 1}) {
+		t.Errorf("%v, %v", counts, err)
+	}
+	// no name is left anywhere, also not in what is no longer in use
+	for name, want := range map[string]bool{"gone": false, "stays": true} {
+		if got := inFiles(t, l.dir, "user:okta/"+name); got != want {
+			t.Errorf("%s: in the index's files %v, want %v", name, got, want)
+		}
+	}
+}
+
+func inFiles(tb testing.TB, dir, text string) (found bool) {
+	tb.Helper()
+	for _, suffix := range []string{"", "-wal"} {
+		b, err := os.ReadFile(store.IndexFile(dir) + suffix)
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			tb.Fatal(err)
+		}
+		found = found || bytes.Contains(b, []byte(text))
+	}
+	return found
+}
+
+// What tells a log that was set back is the newest checkpoint, also of a log that has
+// not filled a bundle since.
+func TestIndexKeepsTheNewestCheckpoint(t *testing.T) {
+	t.Parallel()
+	l := newLogged(t)
+	x := openIndex(t, l.dir)
+	for _, n := range []int{3, 300, 1} {
+		l.fill(t, n)
+		steps(t, l, x, 10)
+		head, err := l.reader.Head()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if s, err := x.State(t.Context()); err != nil || s.Size != head.Size || !bytes.Equal(s.Head, head.Note) || s.Size != l.Size() {
+			t.Errorf("after %d records: %+v, %v; want %s", l.Size(), s, err, head.Note)
+		}
+	}
+}
+
+func TestIndexOfAnotherLogIsEmptied(t *testing.T) {
+	t.Parallel()
+	l, other := newLogged(t), newNamed(t, "acme.internal/b")
+	l.fill(t, 600)
+	x := openIndex(t, l.dir)
+	steps(t, l, x, 10)
+	other.fill(t, 300)
+	steps(t, other, x, 10)
+	if s, err := x.State(t.Context()); err != nil || s.Origin != "acme.internal/b" || s.Next != 1 || s.Size != 300 {
+		t.Errorf("%+v, %v", s, err)
+	}
+	c, err := (&search.Log{Reader: other.reader, Index: x}).Count(t.Context(), &search.Query{}, "")
+	if err != nil || total(c) != 300 {
+		t.Errorf("%v, %v", c, err)
+	}
+}
+
+// Only what no later try could use is deleted.
+func TestIndexThatCannotBeReachedIsKept(t *testing.T) {
+	t.Parallel()
+	l := newLogged(t)
+	l.fill(t, 600)
+	x := openIndex(t, l.dir)
+	steps(t, l, x, 10)
+	_ = x.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := store.OpenIndex(ctx, l.dir); !errors.Is(err, context.Canceled) {
+		t.Errorf("error %v", err)
+	}
+	x = openIndex(t, l.dir)
+	if s, err := x.State(t.Context()); err != nil || s.Next != 2 {
+		t.Errorf("%+v, %v", s, err)
+	}
+}
+
+func TestReadIndexOnlyReads(t *testing.T) {
+	t.Parallel()
+	l := newLogged(t)
+	if _, err := store.ReadIndex(t.Context(), l.dir); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("error %v", err)
+	}
+	l.fill(t, 600)
+	x := openIndex(t, l.dir)
+	steps(t, l, x, 10)
+	r, err := store.ReadIndex(t.Context(), l.dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	if err := r.Forget(t.Context(), 1); err == nil {
+		t.Error("it writes")
+	}
+	l.fill(t, 300)
+	steps(t, l, x, 10) // beside the one that reads
+	if s, err := r.State(t.Context()); err != nil || s.Next != 3 {
+		t.Errorf("%+v, %v", s, err)
 	}
 }

@@ -2,9 +2,11 @@ package store
 
 import (
 	"database/sql"
+	"errors"
 	"net/url"
 
-	_ "modernc.org/sqlite" // the driver "sqlite", in Go, without cgo
+	"modernc.org/sqlite" // the driver "sqlite", in Go, without cgo
+	sqlite3 "modernc.org/sqlite/lib"
 )
 
 // memory is SQLite's own name for a database that is not on disk.
@@ -22,8 +24,22 @@ func openSQLite(path string) (*sql.DB, error) {
 
 // openIndexFile opens a file that can be made anew: after power loss the last commits
 // may be gone, and what is there is whole.
-func openIndexFile(path string) (*sql.DB, error) {
-	return openWith(path, url.Values{"_pragma": {"busy_timeout(5000)", "synchronous(1)", "journal_mode(wal)"}})
+func openIndexFile(path, pragma string) (*sql.DB, error) {
+	return openWith(path, url.Values{"_pragma": {"busy_timeout(5000)", "synchronous(1)", "journal_mode(wal)", pragma}})
+}
+
+// isBroken reports whether err says that a file is damaged, no database, or one with
+// other tables; not that it cannot be read or written now.
+func isBroken(err error) bool {
+	e, ok := errors.AsType[*sqlite.Error](err)
+	if !ok {
+		return false
+	}
+	switch e.Code() & 0xff { // extended codes have more above
+	case sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR:
+		return true
+	}
+	return false
 }
 
 func openWith(path string, q url.Values) (*sql.DB, error) {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"math"
 	"net/netip"
 	"sync/atomic"
 	"time"
@@ -30,7 +31,7 @@ type Index interface {
 	// Sum counts the records like q, as far as columns say, by a column, "" for all of
 	// them, in bundles from first up to end that lie within q's time.
 	Sum(ctx context.Context, q *Query, by string, first, end uint64) ([]Count, error)
-	// Forget drops what is before a bundle.
+	// Forget drops what is before a bundle, and each text that nothing else has.
 	Forget(ctx context.Context, before uint64) error
 }
 
@@ -100,6 +101,8 @@ const (
 	markReason = "reason\x00"
 	markToken  = "token\x00"
 	markPeer   = "peer\x00"
+
+	markNetwork = "network\x00" // that a peer is one
 )
 
 func mark(bits []byte, value string) {
@@ -164,13 +167,36 @@ func (s *Summary) mark(p *audit.Payload) {
 			mark(s.Marks, v.kind+v.value)
 		}
 	}
-	if a, err := netip.ParseAddrPort(p.Peer); err == nil {
-		mark(s.Marks, markPeer+a.Addr().Unmap().String())
+	if p.Peer != "" {
+		mark(s.Marks, peerMark(p.Peer))
 	}
 }
 
-// ErrAhead means that an index has seen more of a log, or another, than is there: the
-// log's directory was set back.
+// peerMark is the mark of a record's peer: its address without a port, or that it is
+// some network, which an address may be in.
+func peerMark(peer string) string {
+	if a, ok := address(peer); ok {
+		return markPeer + a.String()
+	}
+	if _, err := netip.ParsePrefix(peer); err == nil {
+		return markNetwork
+	}
+	return markPeer + peer
+}
+
+// address reads an address, with or without a port; its zone is left out.
+func address(peer string) (netip.Addr, bool) {
+	a, err := netip.ParseAddr(peer)
+	if err != nil {
+		var with netip.AddrPort
+		with, err = netip.ParseAddrPort(peer)
+		a = with.Addr()
+	}
+	return a.Unmap().WithZone(""), err == nil
+}
+
+// ErrAhead means that an index has seen more of a log than is there: the log's directory
+// was set back.
 var ErrAhead = errors.New("the index has seen more of this log than is there")
 
 // Indexer fills an index behind the log, one Step at a time.
@@ -186,7 +212,9 @@ const batch = 32
 // Lag returns how many records under the checkpoint are not indexed yet.
 func (x *Indexer) Lag() uint64 { return x.lag.Load() }
 
-// Step indexes one batch of bundles and reports whether there is no more to do.
+// Step indexes one batch of bundles and reports whether there is no more to do. An
+// index of another log is emptied first; one that is ahead of the log is ErrAhead, and
+// stays as it is: it is evidence.
 func (x *Indexer) Step(ctx context.Context) (done bool, err error) {
 	s, err := x.Index.State(ctx)
 	if err != nil {
@@ -196,42 +224,61 @@ func (x *Indexer) Step(ctx context.Context) (done bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	if s.Origin != "" && (s.Origin != x.Reader.Origin() || s.Size > head.Size) {
-		return false, fmt.Errorf("%w: %d entries of %s, here are %d of %s", ErrAhead, s.Size, s.Origin, head.Size, x.Reader.Origin())
+	if s.Origin != "" && s.Origin != x.Reader.Origin() {
+		s = State{}
+		if err := x.Index.Forget(ctx, math.MaxUint64); err != nil {
+			return false, err
+		}
+	}
+	if s.Size > head.Size {
+		return false, fmt.Errorf("%w: %d entries were signed, here are %d", ErrAhead, s.Size, head.Size)
 	}
 	first, err := x.Reader.First()
 	if err != nil {
 		return false, err
 	}
-	if first/Bundle > s.Next {
-		s.Next = first / Bundle
-	}
 	if err := x.Index.Forget(ctx, first/Bundle); err != nil {
 		return false, err
 	}
-	end := min(head.Size/Bundle, s.Next+batch)
-	x.lag.Store(head.Size - s.Next*Bundle)
-	if end == s.Next {
-		return true, nil
-	}
-	var bundles []Summary
-	var entries []*audit.Entry
-	for e, err := range x.Reader.Entries(ctx, s.Next*Bundle) {
-		if err != nil {
-			return false, err
-		}
-		if entries = append(entries, e); len(entries) == Bundle {
-			bundles = append(bundles, Summarize(e.Seq/Bundle, entries))
-			entries = entries[:0]
-			if e.Seq+1 == end*Bundle {
-				break
-			}
-		}
-	}
-	s = State{x.Reader.Origin(), end, head.Note, head.Size}
-	if err := x.Index.Add(ctx, s, bundles); err != nil {
+	from := max(s.Next, first/Bundle)
+	end := max(from, min(head.Size/Bundle, from+batch))
+	x.lag.Store(head.Size - min(head.Size, from*Bundle))
+	bundles, err := x.bundles(ctx, from, end)
+	if err != nil {
 		return false, err
 	}
-	x.lag.Store(head.Size - end*Bundle)
-	return end == head.Size/Bundle, nil
+	if len(bundles) == 0 && s.Size == head.Size && s.Origin != "" {
+		return true, nil
+	}
+	// also without a bundle: it is the newest checkpoint that tells of a log set back
+	if err := x.Index.Add(ctx, State{x.Reader.Origin(), end, head.Note, head.Size}, bundles); err != nil {
+		return false, err
+	}
+	x.lag.Store(head.Size - min(head.Size, end*Bundle))
+	return end >= head.Size/Bundle, nil
+}
+
+// bundles reads bundles from one up to another.
+func (x *Indexer) bundles(ctx context.Context, from, end uint64) (out []Summary, err error) {
+	if from == end {
+		return nil, nil
+	}
+	var entries []*audit.Entry
+	for e, err := range x.Reader.Entries(ctx, from*Bundle) {
+		if err != nil {
+			return nil, err
+		}
+		if want := (from+uint64(len(out)))*Bundle + uint64(len(entries)); e.Seq != want {
+			return nil, fmt.Errorf("entry %d is gone meanwhile, the next is %d", want, e.Seq)
+		}
+		if entries = append(entries, e); len(entries) < Bundle {
+			continue
+		}
+		out = append(out, Summarize(e.Seq/Bundle, entries))
+		entries = entries[:0]
+		if e.Seq+1 == end*Bundle {
+			return out, nil
+		}
+	}
+	return nil, fmt.Errorf("the log ends before entry %d, which its checkpoint covers", end*Bundle-1)
 }

@@ -53,8 +53,12 @@ func (q *Query) Complete() error {
 			bad = append(bad, fmt.Errorf("peer %q: is not a network such as 10.0.0.0/8", q.Peer))
 		}
 		q.network = n.Masked()
-	} else if a, err := netip.ParseAddr(q.Peer); err == nil {
-		q.network = netip.PrefixFrom(a.Unmap(), a.Unmap().BitLen())
+	} else if _, err := netip.ParseAddr(q.Peer); err == nil { // with a port, it is compared as it stands
+		a, _ := address(q.Peer)
+		q.network = netip.PrefixFrom(a, a.BitLen())
+	}
+	if _, ok := address(q.Peer); !ok && q.Peer != "" && strings.Trim(q.Peer, "0123456789.:*[]") == "" {
+		bad = append(bad, fmt.Errorf("peer %q: is not an address; for many write a network such as 10.0.0.0/8", q.Peer))
 	}
 	if !q.From.IsZero() && !q.To.IsZero() && q.To.Before(q.From) {
 		bad = append(bad, fmt.Errorf("the time ends at %s, before it begins at %s", q.To.Format(time.RFC3339), q.From.Format(time.RFC3339)))
@@ -89,8 +93,8 @@ func (q *Query) action(got string) bool {
 	return q.Action == "" || q.Action == got
 }
 
-// peer compares with a record's peer: an address with its port, a network that refusals
-// were counted for, or the name of a local origin.
+// peer compares with a record's peer: an address with or without its port, a network
+// that refusals were counted for, or the name of a local origin.
 func (q *Query) peer(got string) bool {
 	if q.Peer == "" || q.Peer == got {
 		return true
@@ -98,8 +102,8 @@ func (q *Query) peer(got string) bool {
 	if !q.network.IsValid() {
 		return false
 	}
-	if a, err := netip.ParseAddrPort(got); err == nil {
-		return q.network.Contains(a.Addr().Unmap())
+	if a, ok := address(got); ok {
+		return q.network.Contains(a)
 	}
 	if n, err := netip.ParsePrefix(got); err == nil {
 		return q.network.Overlaps(n)
@@ -112,16 +116,20 @@ func (q *Query) inRows() bool {
 	return q.Actor == "" && q.Reason == "" && q.TokenID == "" && q.Peer == "" && q.Kind == ""
 }
 
-// marks returns the values without a column that a matching record certainly has.
-func (q *Query) marks() []string {
-	var out []string
+// marks returns what the marks of a bundle with a matching record certainly have: one
+// of each list.
+func (q *Query) marks() (out [][]string) {
 	for kind, v := range map[string]string{markActor: q.Actor, markReason: q.Reason, markToken: q.TokenID} {
 		if v != "" {
-			out = append(out, kind+v)
+			out = append(out, []string{kind + v})
 		}
 	}
-	if n := q.network; n.IsValid() && n.IsSingleIP() {
-		out = append(out, markPeer+n.Addr().String())
+	switch n := q.network; {
+	case q.Peer == "":
+	case !n.IsValid():
+		out = append(out, []string{peerMark(q.Peer)})
+	case n.IsSingleIP():
+		out = append(out, []string{markPeer + n.Addr().String(), markNetwork})
 	}
 	return out
 }

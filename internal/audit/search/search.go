@@ -143,9 +143,10 @@ func (l *Log) bundles(ctx context.Context, q *Query, skip bool) ([]found, error)
 	return out, nil
 }
 
-func (f *Found) may(marks []string) bool {
-	for _, m := range marks {
-		if !marked(f.Marks, m) {
+// may reports whether the marks have one of each list.
+func (f *Found) may(marks [][]string) bool {
+	for _, any := range marks {
+		if !slices.ContainsFunc(any, func(m string) bool { return marked(f.Marks, m) }) {
 			return false
 		}
 	}
@@ -205,8 +206,16 @@ func fields() map[string]func(*audit.Entry) string {
 		"principal": payload(func(p *audit.Payload) string { return p.Principal }),
 		"action":    payload(func(p *audit.Payload) string { return p.Action }),
 		"reason":    payload(func(p *audit.Payload) string { return p.Reason }),
-		"peer":      payload(func(p *audit.Payload) string { return p.Peer[:max(0, strings.LastIndexByte(p.Peer, ':'))] }),
+		"peer":      payload(func(p *audit.Payload) string { return host(p.Peer) }),
 	}
+}
+
+// host returns a peer without its port.
+func host(peer string) string {
+	if a, ok := address(peer); ok {
+		return a.String()
+	}
+	return peer
 }
 
 // columns reports whether the index has a column of a field.

@@ -307,12 +307,12 @@ func (a *App) release() error {
 	for _, n := range a.networks {
 		_ = n.Close()
 	}
-	if a.index != nil {
-		errs = append(errs, a.index.close())
-	}
 	if a.log != nil {
 		if err := a.log.Close(); err != nil {
 			errs = append(errs, fmt.Errorf("close the audit log: %w", err))
+		}
+		if a.index != nil {
+			errs = append(errs, a.index.last())
 		}
 		if a.outside != nil {
 			a.outside.Last()

@@ -23,10 +23,14 @@ type indexing struct {
 
 	behind atomic.Uint64 // entries
 
-	mu     sync.Mutex // held while a step is under way; guards the rest
+	// lock order: erasing, mu
+	erasing sync.Mutex // held by who erases, and while a step is under way
+	failed  bool       // the last step; guarded by erasing
+
+	mu     sync.Mutex // guards the rest
 	index  *store.Index
 	filler *search.Indexer
-	failed bool
+	seen   search.State // of the index that was dropped last
 }
 
 // openIndex opens the index, and refuses a log that ends before, or differs from, what
@@ -48,6 +52,8 @@ func (a *App) openIndex(ctx context.Context, kek *sealing.Key) error {
 		return nil
 	}
 	if err := a.log.Extends(s.Head); err != nil {
+		_ = a.index.close()
+		a.index = nil // the file stays as it is: it is evidence
 		return fmt.Errorf("%s has seen another audit log than %s: %w; put the log back, or, if you mean it, run `sallyport audit reindex` and keep what it replaces as evidence",
 			store.IndexFile(a.c.DataDir), LogDir(a.c.DataDir), err)
 	}
@@ -65,6 +71,11 @@ func (x *indexing) open(ctx context.Context) (err error) {
 func (x *indexing) close() error {
 	x.mu.Lock()
 	defer x.mu.Unlock()
+	return x.shut()
+}
+
+// shut closes the index. Called with mu held.
+func (x *indexing) shut() error {
 	if x.index == nil {
 		return nil
 	}
@@ -73,15 +84,52 @@ func (x *indexing) close() error {
 	return err
 }
 
-// renew throws the index away, and what names it holds, and begins another.
-func (x *indexing) renew(ctx context.Context) error {
-	err := x.close()
+// last keeps the checkpoint that the log was closed with, so that a log that is set back
+// while nothing runs is found out, and closes the index.
+func (x *indexing) last() error {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	_, _ = x.step(ctx) // it says so itself
+	return x.close()
+}
+
+// whileErasing lets do call drop before it erases what the index may name, and begins a
+// new index afterwards.
+func (x *indexing) whileErasing(ctx context.Context, do func(drop func() error) error) error {
+	x.erasing.Lock()
+	defer x.erasing.Unlock()
+	err := do(func() error { return x.drop(ctx) })
+	return errors.Join(err, x.restore(ctx))
+}
+
+// drop throws the index away, and what names it holds. Were it done after names were
+// erased from the log, a killed process would leave them here.
+func (x *indexing) drop(ctx context.Context) error {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if err = errors.Join(err, store.RemoveIndex(x.dataDir)); err != nil {
+	if x.index != nil {
+		if s, err := x.index.State(ctx); err == nil { // what cannot be read tells nothing
+			x.seen = s
+		}
+	}
+	return errors.Join(x.shut(), store.RemoveIndex(x.dataDir))
+}
+
+// restore begins a new index where there is none, which has seen the same checkpoint.
+func (x *indexing) restore(ctx context.Context) error {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.index != nil {
+		return nil
+	}
+	if err := x.open(ctx); err != nil || x.seen.Head == nil {
 		return err
 	}
-	return x.open(ctx)
+	if s, err := x.index.State(ctx); err != nil || s.Head != nil {
+		return err // it could not be removed
+	}
+	x.seen.Next = 0
+	return x.index.Add(ctx, x.seen, nil)
 }
 
 // run fills the index until ctx ends, and yields to everything else: it rests three
@@ -103,13 +151,14 @@ func (x *indexing) run(ctx context.Context) {
 }
 
 func (x *indexing) step(ctx context.Context) (done bool, err error) {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	if x.index == nil {
+	if !x.erasing.TryLock() {
 		return true, nil
 	}
-	done, err = x.filler.Step(ctx)
-	x.behind.Store(x.filler.Lag())
+	defer x.erasing.Unlock()
+	err = x.restore(ctx) // where it failed after erasing
+	if err == nil {
+		done, err = x.fill(ctx)
+	}
 	switch failed := err != nil && ctx.Err() == nil; {
 	case failed && !x.failed:
 		x.logger.Error("the audit log cannot be indexed; searches read the log, and it is tried again", "error", err.Error())
@@ -119,6 +168,22 @@ func (x *indexing) step(ctx context.Context) (done bool, err error) {
 		x.failed = false
 	}
 	return done, err
+}
+
+// fill takes one step, and begins a new index if this one is damaged.
+func (x *indexing) fill(ctx context.Context) (done bool, err error) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	done, err = x.filler.Step(ctx)
+	x.behind.Store(x.filler.Lag())
+	if !store.IsUnusable(err) {
+		return done, err
+	}
+	x.logger.Error("the index is damaged and made anew", "error", err.Error())
+	if err := errors.Join(x.shut(), store.RemoveIndex(x.dataDir)); err != nil {
+		return false, err
+	}
+	return false, x.open(ctx)
 }
 
 // Reindex makes the index of a data_dir anew while no server runs, and tells how far it is.

@@ -2,7 +2,6 @@ package app
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -52,14 +51,18 @@ type curator struct{ app *App }
 func (c curator) Erase(ctx context.Context, subject, reason string) (int, error) {
 	// what was begun is ended, though the operator hangs up
 	ctx = context.WithoutCancel(ctx)
-	n, err := c.app.log.Erase(ctx, func(e *audit.Entry) bool {
-		return e.Payload.Principal == subject || slices.Contains(e.Payload.Actors, subject)
-	}, func(entries []string) error {
-		return c.app.guard.Note(ctx, guard.Event{Action: audit.ActionErase, Detail: reason, Entries: entries})
+	n := 0
+	err := c.app.index.whileErasing(ctx, func(drop func() error) (err error) {
+		n, err = c.app.log.Erase(ctx, func(e *audit.Entry) bool {
+			return e.Payload.Principal == subject || slices.Contains(e.Payload.Actors, subject)
+		}, func(entries []string) error {
+			if err := drop(); err != nil {
+				return err
+			}
+			return c.app.guard.Note(ctx, guard.Event{Action: audit.ActionErase, Detail: reason, Entries: entries})
+		})
+		return err
 	})
-	if n > 0 { // the index still has the name
-		err = errors.Join(err, c.app.index.renew(ctx))
-	}
 	if err != nil {
 		return 0, fmt.Errorf("erase: %w", err)
 	}

@@ -113,6 +113,9 @@ func (e *env) search(ctx context.Context, s *searching) error {
 	if err != nil {
 		return err
 	}
+	if err := s.paging(); err != nil {
+		return err
+	}
 	r, err := e.reader(&s.place)
 	if err != nil {
 		return err
@@ -126,7 +129,35 @@ func (e *env) search(ctx context.Context, s *searching) error {
 		defer x.Close()
 		l.Index = x
 	}
-	if behind, err := l.Behind(ctx); err == nil && behind > tellBehind {
+	err = e.searched(ctx, l, s, q)
+	if errors.Is(err, search.ErrIndex) {
+		e.withoutIndex(err)
+		l.Index = nil
+		err = e.searched(ctx, l, s, q)
+	}
+	return err
+}
+
+// paging refuses flags that would say nothing.
+func (s *searching) paging() error {
+	counts := s.count || s.by != ""
+	switch {
+	case s.limit < 0:
+		return misuse(fmt.Errorf("--limit %d: want a number of records, 0 for all", s.limit))
+	case s.count && s.by != "":
+		return misuse(errors.New("--count or --count-by, one of them"))
+	case counts && (s.limit > 0 || s.after != "" || s.newest):
+		return misuse(errors.New("records are counted all together: --limit, --after and --newest-first are for printing them"))
+	}
+	return nil
+}
+
+func (e *env) searched(ctx context.Context, l *search.Log, s *searching, q *search.Query) error {
+	behind, err := l.Behind(ctx)
+	if err != nil {
+		return failed(err)
+	}
+	if behind > tellBehind {
 		_, _ = fmt.Fprintf(e.err, "the index is %d records behind: those are read from the log\n", behind)
 	}
 	if s.count || s.by != "" {
@@ -134,7 +165,7 @@ func (e *env) search(ctx context.Context, s *searching) error {
 	}
 	p := search.Page{Newest: s.newest}
 	if s.after != "" {
-		seq, err := seqOf(r, s.after)
+		seq, err := seqOf(l.Reader, s.after)
 		if err != nil {
 			return err
 		}
@@ -202,11 +233,15 @@ func (e *env) index(ctx context.Context, p *place) (*store.Index, error) {
 	x, err := store.ReadIndex(ctx, dir)
 	if err != nil {
 		if !errors.Is(err, os.ErrNotExist) {
-			_, _ = fmt.Fprintf(e.err, "the index is of no use, and the log is read instead: %s\n", printable(err.Error()))
+			e.withoutIndex(err)
 		}
 		return nil, nil
 	}
 	return x, nil
+}
+
+func (e *env) withoutIndex(err error) {
+	_, _ = fmt.Fprintf(e.err, "the index is of no use, and the log is read instead: %s\n", printable(err.Error()))
 }
 
 func auditReindex(e *env) *cobra.Command {

@@ -491,3 +491,36 @@ func TestReadIndexOnlyReads(t *testing.T) {
 		t.Errorf("%+v, %v", s, err)
 	}
 }
+
+// What is damaged where its rows are is found out when they are asked for.
+func TestDamagedIndex(t *testing.T) {
+	t.Parallel()
+	l := newLogged(t)
+	l.fill(t, 20000)
+	x := openIndex(t, l.dir)
+	steps(t, l, x, 1000)
+	_ = x.Close()
+	b, err := os.ReadFile(store.IndexFile(l.dir))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := len(b) / 4; i < len(b); i++ { // schema and state are before
+		b[i] = 0xff
+	}
+	if err := os.WriteFile(store.IndexFile(l.dir), b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	x = openIndex(t, l.dir)
+	if s, err := x.State(t.Context()); err != nil || s.Next != 78 {
+		t.Fatalf("%+v, %v", s, err)
+	}
+	_, err = (&search.Log{Reader: l.reader, Index: x}).Count(t.Context(), &search.Query{}, "principal")
+	if !errors.Is(err, search.ErrIndex) || !store.IsUnusable(err) {
+		t.Errorf("counted: error %v", err)
+	}
+	for e, err := range (&search.Log{Reader: l.reader, Index: x}).Search(t.Context(), &search.Query{Principal: "serviceAccount:n1"}, search.Page{}) {
+		if e != nil || !errors.Is(err, search.ErrIndex) || !store.IsUnusable(err) {
+			t.Fatalf("found %+v, %v", e, err)
+		}
+	}
+}

@@ -11,6 +11,10 @@ import (
 	"github.com/sallyport-dev/sallyport/internal/audit"
 )
 
+// ErrIndex means that the index cannot be read. Nothing was found yet, and without the
+// index all of it can be.
+var ErrIndex = errors.New("read the index")
+
 // A Log is what is searched.
 type Log struct {
 	Reader *audit.Reader
@@ -130,7 +134,7 @@ func (l *Log) bundles(ctx context.Context, q *Query, skip bool) ([]found, error)
 		marks := q.marks()
 		for f, err := range l.Index.Bundles(ctx, q, len(marks) > 0) {
 			if err != nil {
-				return nil, fmt.Errorf("read the index: %w", err)
+				return nil, fmt.Errorf("%w: %w", ErrIndex, err)
 			}
 			if f.Number >= first && f.Number < next && f.may(marks) && !(skip && f.Within(q)) {
 				out = append(out, found{f.Number, f.At})
@@ -165,7 +169,7 @@ func (l *Log) covered(ctx context.Context) (next, first, size uint64, err error)
 	if l.Index != nil {
 		s, err := l.Index.State(ctx)
 		if err != nil {
-			return 0, 0, 0, fmt.Errorf("read the index: %w", err)
+			return 0, 0, 0, fmt.Errorf("%w: %w", ErrIndex, err)
 		}
 		if s.Origin == l.Reader.Origin() && s.Size <= size {
 			next = s.Next
@@ -280,7 +284,7 @@ func (l *Log) sum(ctx context.Context, q *Query, by string, counts map[string]ui
 	}
 	all, err := l.Index.Sum(ctx, q, by, first, next)
 	if err != nil {
-		return fmt.Errorf("read the index: %w", err)
+		return fmt.Errorf("%w: %w", ErrIndex, err)
 	}
 	for _, c := range all {
 		counts[c.Value] += c.Count

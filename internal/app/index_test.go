@@ -1,11 +1,13 @@
 package app_test
 
 import (
+	"fmt"
 	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -130,5 +132,48 @@ func TestErasingBeginsWithTheIndex(t *testing.T) {
 	p.end(t)
 	if _, err := os.Stat(store.IndexFile(dir)); err != nil {
 		t.Error(err)
+	}
+}
+
+// Root makes the index anew for a server that runs as another user.
+func TestReindexAsRoot(t *testing.T) {
+	t.Parallel()
+	if os.Getuid() != 0 {
+		if os.Getenv("CI") != "" {
+			t.Fatal("this test needs root; CI must run it")
+		}
+		t.Skip("needs root")
+	}
+	dir := t.TempDir()
+	start(t, dir, nil).end(t)
+	const uid = 4717
+	if err := os.Chown(dir, uid, uid); err != nil {
+		t.Fatal(err)
+	}
+	r, err := audit.OpenReader(app.LogDir(dir), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	owners := map[string]bool{}
+	look := func(uint64) { // while it is under way, too
+		files, _ := filepath.Glob(store.IndexFile(dir) + "*")
+		for _, f := range files {
+			info, err := os.Stat(f)
+			if err != nil {
+				t.Fatal(err)
+			}
+			owners[fmt.Sprint(filepath.Base(f), " ", info.Sys().(*syscall.Stat_t).Uid, " ", info.Mode())] = true
+		}
+	}
+	if err := app.Reindex(t.Context(), dir, r, look); err != nil {
+		t.Fatal(err)
+	}
+	if len(owners) != 3 {
+		t.Errorf("files %v, want three", owners)
+	}
+	for o := range owners {
+		if !strings.HasSuffix(o, " 4717 -rw-------") {
+			t.Errorf("%s belongs to somebody else", o)
+		}
 	}
 }

@@ -196,6 +196,9 @@ func Reindex(ctx context.Context, dataDir string, r *audit.Reader, progress func
 	if err := store.RemoveIndex(dataDir); err != nil {
 		return err
 	}
+	if err := makeAs(dataDir, store.IndexFile(dataDir)); err != nil {
+		return fmt.Errorf("make the index: %w", err)
+	}
 	x, err := store.OpenIndex(ctx, dataDir)
 	if err != nil {
 		return err

@@ -72,6 +72,21 @@ func lockDir(dir string) (*os.File, error) {
 	return f, nil
 }
 
+// makeAs makes an empty file that belongs to whom dir belongs to: what root makes there, a
+// server that runs as another user has to open.
+func makeAs(dir, name string) error {
+	f, err := os.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	var st unix.Stat_t
+	if err := unix.Stat(dir, &st); err != nil || os.Geteuid() != 0 {
+		return err
+	}
+	return f.Chown(int(st.Uid), int(st.Gid))
+}
+
 // Descriptors returns how many files this process may have open; the runtime has
 // raised the soft limit to the hard one.
 func Descriptors() int {

@@ -200,7 +200,10 @@ func (f *Follower) Step(ctx context.Context) (more bool, err error) {
 	}
 	sending, cancel := context.WithTimeout(ctx, otlpTimeout)
 	defer cancel()
-	if err := f.exporter.Export(sending, f.collect.take()); err != nil {
+	switch err := f.exporter.Export(sending, f.collect.take()); {
+	case err != nil && partial(err): // and what was taken may not be sent again
+		f.slog.Error("the collector took a batch of the audit log's records and refused some of it", "before", next, "error", err.Error())
+	case err != nil:
 		return false, err
 	}
 	if err := writeCursor(f.cursor, next); err != nil {
@@ -209,6 +212,10 @@ func (f *Follower) Step(ctx context.Context) (more bool, err error) {
 	f.lag.Store(size - min(size, next))
 	return n == otlpBatch, nil
 }
+
+// partial reports whether the collector answered with a partial success (OTLP/HTTP
+// response). The exporter does not export its type; a test holds it to the text.
+func partial(err error) bool { return strings.Contains(err.Error(), "OTLP partial success") }
 
 func (f *Follower) emit(ctx context.Context, e *audit.Entry) {
 	var r log.Record

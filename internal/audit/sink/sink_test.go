@@ -262,6 +262,33 @@ func TestOTLPLosesNothing(t *testing.T) {
 	}
 }
 
+// What a collector took only in part is not sent again, for ever.
+func TestOTLPPartialSuccess(t *testing.T) {
+	t.Parallel()
+	l, r := newLog(t)
+	asked := 0
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		asked++
+		body, err := proto.Marshal(&collector.ExportLogsServiceResponse{PartialSuccess: &collector.ExportLogsPartialSuccess{RejectedLogRecords: 1, ErrorMessage: "no room"}})
+		if err != nil {
+			t.Error(err)
+		}
+		w.Header().Set("Content-Type", "application/x-protobuf")
+		_, _ = w.Write(body)
+	}))
+	t.Cleanup(server.Close)
+	add(t, l, 3)
+	f := follower(t, r, server.URL, filepath.Join(t.TempDir(), "cursor"))
+	for range 3 {
+		if _, err := f.Step(t.Context()); err != nil {
+			t.Errorf("it stands still: %v", err)
+		}
+	}
+	if asked != 1 || f.Lag() != 0 {
+		t.Errorf("asked %d times, %d behind", asked, f.Lag())
+	}
+}
+
 // A collector that is away, or that never answers, costs the log nothing.
 func TestOTLPNeverBlocksTheLog(t *testing.T) {
 	t.Parallel()

@@ -268,7 +268,7 @@ func TestPruneTakesNothingItShouldNot(t *testing.T) {
 	if err := l.Checkpoint(); err != nil {
 		t.Fatal(err)
 	}
-	appendN(t, l, 300, 220) // 512 is not covered
+	appendN(t, l, 300, 211)
 	refuse := func([]string) error { return errInjected }
 	for end, want := range map[uint64]uint64{0: 0, 255: 0} {
 		if first, err := l.Prune(end, refuse); first != want || err != nil {
@@ -278,14 +278,27 @@ func TestPruneTakesNothingItShouldNot(t *testing.T) {
 	if first, err := l.Prune(256, refuse); first != 0 || !errors.Is(err, errInjected) {
 		t.Errorf("without a record: %d, %v", first, err)
 	}
-	if n := len(readAll(t, o)); n != 520 {
+	if n := len(readAll(t, o)); n != 511 {
 		t.Errorf("%d entries are left", n)
 	}
-	if first, err := l.Prune(1<<40, noted(l, audit.ActionPrune)); first != 256 || err != nil { // the rest was not signed
+	if first, err := l.Prune(1<<40, noted(l, audit.ActionPrune)); first != 256 || err != nil { // the last segment stays
 		t.Errorf("Prune(all) = %d, %v", first, err)
 	}
 	mustClose(t, l)
 	verified(t, o)
+	// nor what no checkpoint covers
+	o = newOptions(t)
+	o.SetSegment(256)
+	fs := &faultFS{FS: audit.Disk(), at: -1, only: "rename " + o.Dir + "/checkpoint"}
+	o.SetFS(fs)
+	l = open(t, o)
+	fs.mu.Lock() // from now on nothing is signed
+	fs.at, fs.until = fs.n, 1<<30
+	fs.mu.Unlock()
+	appendN(t, l, 0, 600)
+	if first, err := l.Prune(1<<40, refuse); first != 0 || err != nil || len(readAll(t, o)) != 600 {
+		t.Errorf("what is not signed: %d, %v", first, err)
+	}
 }
 
 func TestPruneSurvivesEveryFailure(t *testing.T) {

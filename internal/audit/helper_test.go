@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -183,3 +184,15 @@ func frames(tb testing.TB, b []byte) [][]byte {
 	}
 	return all
 }
+
+// clock is one that a test moves while the log looks at it.
+type clock struct{ at atomic.Int64 }
+
+func newClock(t time.Time) *clock {
+	c := &clock{}
+	c.at.Store(t.UnixNano())
+	return c
+}
+
+func (c *clock) now() time.Time      { return time.Unix(0, c.at.Load()).UTC() }
+func (c *clock) add(d time.Duration) { c.at.Add(int64(d)) }

@@ -167,12 +167,12 @@ func pruned(t *testing.T) audit.Options {
 	t.Helper()
 	o := newOptions(t)
 	o.SetSegment(256)
-	day := time.Date(2026, 8, 1, 12, 0, 0, 0, time.UTC)
-	o.Now = func() time.Time { return day }
+	c := newClock(time.Date(2026, 8, 1, 12, 0, 0, 0, time.UTC))
+	o.Now = c.now
 	l := open(t, o)
 	for range 3 {
 		appendN(t, l, int(l.Size()), 256)
-		day = day.AddDate(0, 0, 1)
+		c.add(24 * time.Hour)
 	}
 	appendN(t, l, 768, 10)
 	if err := l.Checkpoint(); err != nil {
@@ -347,12 +347,12 @@ func TestPrunable(t *testing.T) {
 	t.Parallel()
 	o := newOptions(t)
 	o.SetSegment(16384)
-	now := time.Date(2026, 8, 1, 12, 0, 0, 0, time.UTC)
-	o.Now = func() time.Time { return now }
+	c := newClock(time.Date(2026, 8, 1, 12, 0, 0, 0, time.UTC))
+	o.Now = c.now
 	l := open(t, o)
 	for range 4 { // a new day begins a segment where a bundle ends
 		appendN(t, l, int(l.Size()), 300)
-		now = now.AddDate(0, 0, 1)
+		c.add(24 * time.Hour)
 	}
 	if err := l.Checkpoint(); err != nil {
 		t.Fatal(err)

@@ -151,13 +151,13 @@ func TestTwoWritersAreFound(t *testing.T) {
 func TestClockStepsBack(t *testing.T) {
 	t.Parallel()
 	o := newOptions(t)
-	now := time.Date(2026, 8, 2, 0, 30, 0, 0, time.UTC)
-	o.Now = func() time.Time { return now }
+	c := newClock(time.Date(2026, 8, 2, 0, 30, 0, 0, time.UTC))
+	o.Now = c.now
 	l := open(t, o)
 	appendN(t, l, 0, 3)
-	now = now.Add(-time.Hour) // and a day
+	c.add(-time.Hour) // and a day
 	appendN(t, l, 3, 3)
-	now = now.Add(2 * time.Hour)
+	c.add(2 * time.Hour)
 	appendN(t, l, 6, 3)
 	mustClose(t, l)
 	rep := verified(t, o)

@@ -32,17 +32,20 @@ type space struct {
 // Room returns for whom there is room. It costs nothing: the disk is asked each second.
 func (l *Log) Room() Room { return Room(l.space.room.Load()) }
 
-// survey asks each second how much is free, and makes the key of the next day before
-// midnight, when many would wait for it.
+// survey asks each second how much is free, and each minute whether it is time to make
+// the key of the next day: before midnight, when many would wait for it.
 func (l *Log) survey() {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
-	for {
+	for n := 1; ; n++ {
 		l.measure()
 		select {
 		case <-l.stop:
 			return
 		case <-tick.C:
+		}
+		if n%60 != 0 {
+			continue
 		}
 		if now := l.opt.Now(); periodOf(now) != periodOf(now.Add(time.Hour)) {
 			_, _ = l.keys.make(periodOf(now.Add(time.Hour))) // whoever needs it says what is wrong

@@ -33,7 +33,7 @@ func BenchmarkLongLog(b *testing.B) {
 	n := benchRecords(b)
 	l := newLogged(b)
 	start := time.Date(2026, 8, 1, 0, 0, 0, 0, time.UTC)
-	l.now = start
+	l.clock.Store(start.UnixNano())
 	step := 24 * time.Hour / time.Duration(n)
 	write := func(from, to int) time.Duration {
 		began := time.Now()
@@ -44,7 +44,7 @@ func BenchmarkLongLog(b *testing.B) {
 			if _, err := l.Append(r, audit.Written); err != nil {
 				b.Fatal(err)
 			}
-			l.now = l.now.Add(step)
+			l.clock.Add(int64(step))
 		}
 		return time.Since(began)
 	}
@@ -83,7 +83,7 @@ func BenchmarkLongLog(b *testing.B) {
 		b.ReportMetric(float64(size.Size())/float64(n), "B-index/record")
 	}
 	log := &search.Log{Reader: l.reader, Index: x}
-	hour := l.now.Add(-time.Hour)
+	hour := l.now().Add(-time.Hour)
 	for name, q := range map[string]*search.Query{
 		"principal-hour": {Principal: "serviceAccount:n7", From: hour},
 		"token":          {TokenID: fmt.Sprintf("t%d", n/100)},

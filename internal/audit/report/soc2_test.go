@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -30,9 +31,11 @@ func TestSOC2(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	now := time.Date(2026, 10, 31, 23, 0, 0, 0, time.UTC)
+	var clock atomic.Int64 // which the log looks at by itself, too
+	clock.Store(time.Date(2026, 10, 31, 23, 0, 0, 0, time.UTC).UnixNano())
+	now := func() time.Time { return time.Unix(0, clock.Load()).UTC() }
 	l, err := audit.Open(audit.Options{Dir: filepath.Join(dir, "log"), Origin: "acme.internal/a", Sealer: kek, Signer: signer, VerifierKey: vkey,
-		Checkpoint: time.Minute, Now: func() time.Time { return now }})
+		Checkpoint: time.Minute, Now: now})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -42,7 +45,7 @@ func TestSOC2(t *testing.T) {
 		if _, err := l.Append(&r, audit.Written); err != nil {
 			t.Fatal(err)
 		}
-		now = now.Add(time.Hour)
+		clock.Add(int64(time.Hour))
 	}
 	call := func(who string, d audit.Decision, reason, revision string) audit.Record {
 		return audit.Record{Kind: audit.Admit, Decision: d, Service: "invoices", Policy: revision, Payload: audit.Payload{Principal: who, Action: "http.get", Reason: reason}}
@@ -56,14 +59,14 @@ func TestSOC2(t *testing.T) {
 	add(audit.Record{Kind: audit.Note, Policy: "r2", Payload: audit.Payload{Action: "keys.rotate", Detail: "key x"}})
 	add(audit.Record{Kind: audit.Note, Policy: "r2", Payload: audit.Payload{Action: "server.start", TornBytes: 7}})
 	add(audit.Record{Kind: audit.Note, Policy: "r2", Payload: audit.Payload{Action: audit.ActionErase, Entries: []string{"3"}, Detail: "T-1"}})
-	now = now.AddDate(0, 1, 0)
+	clock.Add(int64(30 * 24 * time.Hour))
 	add(call("serviceAccount:late", audit.Allow, "allowed", "r9"))
 	r, err := audit.OpenReader(filepath.Join(dir, "log"), kek)
 	if err != nil {
 		t.Fatal(err)
 	}
 	from := time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC)
-	s, err := report.Collect(t.Context(), r, from, from.AddDate(0, 1, 0), now, report.Verification{OK: true, KeyFromLog: true, First: 256})
+	s, err := report.Collect(t.Context(), r, from, from.AddDate(0, 1, 0), now(), report.Verification{OK: true, KeyFromLog: true, First: 256})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -330,7 +330,7 @@ func (p *Publisher) cosign(ctx context.Context, a *asked, checkpoint []byte, siz
 		case http.StatusNotFound:
 			return "", errors.New("it does not know this log: give its operator the line of log/checkpoint.pub")
 		case http.StatusForbidden:
-			return "", errors.New("it knows this log by another key than that in log/checkpoint.pub")
+			return "", errors.New("it does not know this log, or knows it by another key: give its operator the line of log/checkpoint.pub")
 		}
 		return "", fmt.Errorf("it answers %d", status)
 	}

@@ -10,9 +10,11 @@ import (
 	"hash/crc32"
 	"log/slog"
 	"math/rand/v2"
+	"net/http"
 	"net/netip"
 	"net/url"
 	"os"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -64,6 +66,11 @@ const (
 	otlpEvery   = time.Second      // between looks for new ones
 	otlpTimeout = 10 * time.Second // of one export
 	maxBackOff  = time.Minute
+
+	otlpBatchBytes = 1 << 20         // of payload text in one export; collectors refuse requests of some MiB
+	maxRetryAfter  = 5 * time.Minute // longer is taken as this
+	maxAnswer      = 64 << 10        // bytes of the collector's answer
+	maxError       = 512             // bytes of an error, which holds that answer
 )
 
 // A Follower sends the records of a log to a collector, in order and at least once. It
@@ -77,35 +84,41 @@ type Follower struct {
 	slog     *slog.Logger
 	cursor   string
 	lag      atomic.Uint64
+	throttle *throttle
 }
 
 // NewFollower returns a Follower that keeps in the file cursor how far it has come.
 func NewFollower(ctx context.Context, c OTLP, r *audit.Reader, cursor, version string, logger *slog.Logger) (*Follower, error) {
-	options := []otlploghttp.Option{otlploghttp.WithEndpointURL(strings.TrimSuffix(c.Endpoint, "/") + "/v1/logs"),
-		otlploghttp.WithTimeout(otlpTimeout), otlploghttp.WithRetry(otlploghttp.RetryConfig{Enabled: false})}
+	transport := http.DefaultTransport.(*http.Transport).Clone()
+	transport.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12}
 	if c.CAFile != "" {
 		pem, err := os.ReadFile(c.CAFile)
 		pool := x509.NewCertPool()
 		if err != nil || !pool.AppendCertsFromPEM(pem) {
 			return nil, fmt.Errorf("telemetry.otlp.ca_file: %s holds no certificate: %w", c.CAFile, err)
 		}
-		options = append(options, otlploghttp.WithTLSClientConfig(&tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}))
+		transport.TLSClientConfig.RootCAs = pool
 	}
+	headers := map[string]string{} // none, or variables of the environment would say them
 	if c.AuthorizationFile != "" {
 		text, err := os.ReadFile(c.AuthorizationFile)
 		if err != nil {
 			return nil, fmt.Errorf("telemetry.otlp.authorization_file: %w", err)
 		}
-		options = append(options, otlploghttp.WithHeaders(map[string]string{"Authorization": strings.TrimSpace(string(text))}))
+		headers["Authorization"] = strings.TrimSpace(string(text))
 	}
-	exporter, err := otlploghttp.New(ctx, options...)
+	throttle := &throttle{next: transport}
+	exporter, err := otlploghttp.New(ctx, otlploghttp.WithEndpointURL(strings.TrimSuffix(c.Endpoint, "/")+"/v1/logs"), otlploghttp.WithHeaders(headers),
+		otlploghttp.WithCompression(otlploghttp.NoCompression), otlploghttp.WithRetry(otlploghttp.RetryConfig{Enabled: false}), otlploghttp.WithMaxResponseSize(maxAnswer),
+		// a redirect would take records, and the credential, elsewhere
+		otlploghttp.WithHTTPClient(&http.Client{Transport: throttle, Timeout: otlpTimeout, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}))
 	if err != nil {
 		return nil, fmt.Errorf("telemetry.otlp: %w", err)
 	}
 	collect := &collector{}
 	provider := sdklog.NewLoggerProvider(sdklog.WithProcessor(collect), sdklog.WithResource(resource.NewSchemaless(
 		attribute.String("service.name", "sallyport"), attribute.String("service.version", version), attribute.String("service.instance.id", r.Replica()))))
-	return &Follower{reader: r, exporter: exporter, collect: collect, logger: provider.Logger("sallyport/audit"), slog: logger, cursor: cursor}, nil
+	return &Follower{reader: r, exporter: exporter, collect: collect, logger: provider.Logger("sallyport/audit"), slog: logger, cursor: cursor, throttle: throttle}, nil
 }
 
 // collector is a log processor that keeps what was emitted.
@@ -163,7 +176,7 @@ func (f *Follower) Run(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-time.After(wait + rand.N(wait/4)):
+		case <-time.After(max(wait+rand.N(wait/4), time.Duration(f.throttle.after.Swap(0)))):
 		}
 	}
 }
@@ -179,9 +192,16 @@ func (f *Follower) Step(ctx context.Context) (more bool, err error) {
 		return false, err
 	}
 	size := head.Size
+	if next > size { // only what was covered is sent, so this is another log, or one that was set back
+		f.slog.Error("the collector has more of the audit log than there is: another log lies there now, and all of it is sent", "taken", next, "records", size)
+		next = 0
+		if err := writeCursor(f.cursor, next); err != nil {
+			return false, err
+		}
+	}
 	f.lag.Store(size - min(size, next))
 	f.collect.take() // of a step that failed
-	n := 0
+	n, bytes := 0, 0
 	for e, err := range f.reader.Entries(ctx, next) {
 		if err != nil {
 			return false, err
@@ -189,9 +209,13 @@ func (f *Follower) Step(ctx context.Context) (more bool, err error) {
 		if e.Seq >= size {
 			break
 		}
+		if e.Seq > next {
+			f.slog.Error("records of the audit log were pruned before the collector took them", "records", e.Seq-next, "from", next)
+		}
 		f.emit(ctx, e)
 		next = e.Seq + 1
-		if n++; n == otlpBatch {
+		bytes += len(e.PayloadText)
+		if n++; n == otlpBatch || bytes >= otlpBatchBytes {
 			break
 		}
 	}
@@ -202,15 +226,49 @@ func (f *Follower) Step(ctx context.Context) (more bool, err error) {
 	defer cancel()
 	switch err := f.exporter.Export(sending, f.collect.take()); {
 	case err != nil && partial(err): // and what was taken may not be sent again
-		f.slog.Error("the collector took a batch of the audit log's records and refused some of it", "before", next, "error", err.Error())
+		f.slog.Error("the collector took a batch of the audit log's records and refused some of it", "before", next, "error", short(err).Error())
 	case err != nil:
-		return false, err
+		return false, short(err)
 	}
 	if err := writeCursor(f.cursor, next); err != nil {
 		return false, err
 	}
 	f.lag.Store(size - min(size, next))
-	return n == otlpBatch, nil
+	return n == otlpBatch || bytes >= otlpBatchBytes, nil
+}
+
+// short is err with at most maxError bytes of text: it holds what the collector answered.
+func short(err error) error {
+	if text := err.Error(); len(text) > maxError {
+		return errors.New(strings.ToValidUTF8(text[:maxError], "") + "…")
+	}
+	return err
+}
+
+// throttle remembers how long the last answer asks to be left alone.
+type throttle struct {
+	next  http.RoundTripper
+	after atomic.Int64 // nanoseconds
+}
+
+// RoundTrip implements http.RoundTripper.
+func (t *throttle) RoundTrip(r *http.Request) (*http.Response, error) {
+	resp, err := t.next.RoundTrip(r)
+	if err == nil && (resp.StatusCode == http.StatusTooManyRequests || resp.StatusCode == http.StatusServiceUnavailable) {
+		t.after.Store(int64(retryAfter(resp.Header.Get("Retry-After"), time.Now())))
+	}
+	return resp, err
+}
+
+// retryAfter reads RFC 9110 section 10.2.3: seconds, or a date.
+func retryAfter(text string, now time.Time) time.Duration {
+	var d time.Duration
+	if n, err := strconv.ParseUint(text, 10, 32); err == nil {
+		d = time.Duration(n) * time.Second
+	} else if at, err := http.ParseTime(text); err == nil {
+		d = at.Sub(now)
+	}
+	return min(max(d, 0), maxRetryAfter)
 }
 
 // partial reports whether the collector answered with a partial success (OTLP/HTTP

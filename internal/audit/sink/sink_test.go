@@ -331,3 +331,172 @@ func TestOTLPCursor(t *testing.T) {
 		}
 	}
 }
+
+// said is a server's own log.
+type said struct {
+	mu sync.Mutex
+	b  strings.Builder
+}
+
+func (s *said) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.Write(p)
+}
+
+func (s *said) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.String()
+}
+
+func heard(t *testing.T, r *audit.Reader, url, cursor string) (*sink.Follower, *said) {
+	t.Helper()
+	s := &said{}
+	f, err := sink.NewFollower(t.Context(), sink.OTLP{Endpoint: url}, r, cursor, "1.2", slog.New(slog.NewTextHandler(s, nil)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return f, s
+}
+
+// A redirect would take records, and the credential, to somebody else.
+func TestOTLPFollowsNoRedirect(t *testing.T) {
+	t.Parallel()
+	l, r := newLog(t)
+	add(t, l, 1)
+	elsewhere := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { t.Error("the redirect was followed") }))
+	defer elsewhere.Close()
+	server := httptest.NewServer(http.RedirectHandler(elsewhere.URL, http.StatusTemporaryRedirect))
+	defer server.Close()
+	if _, err := follower(t, r, server.URL, filepath.Join(t.TempDir(), "cursor")).Step(t.Context()); err == nil {
+		t.Error("a redirect was taken for an answer")
+	}
+}
+
+// Where records go is for the file to say, not for what other OpenTelemetry programs
+// read from the environment.
+func TestOTLPEnvironment(t *testing.T) {
+	for _, name := range []string{"OTEL_EXPORTER_OTLP_HEADERS", "OTEL_EXPORTER_OTLP_LOGS_HEADERS"} {
+		t.Setenv(name, "x-env=1")
+	}
+	t.Setenv("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip")
+	l, r := newLog(t)
+	add(t, l, 1)
+	var header http.Header
+	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, req *http.Request) { header = req.Header }))
+	defer server.Close()
+	if _, err := follower(t, r, server.URL, filepath.Join(t.TempDir(), "cursor")).Step(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if header.Get("X-Env") != "" || header.Get("Content-Encoding") != "" {
+		t.Errorf("the environment's header fields: %v", header)
+	}
+}
+
+// A collector that asks to be left alone is left alone that long.
+func TestOTLPRetryAfter(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2026, 11, 28, 8, 0, 0, 0, time.UTC)
+	for text, want := range map[string]time.Duration{"": 0, "x": 0, "-1": 0, "7": 7 * time.Second, "999999": 5 * time.Minute, "99999999999999999999": 0,
+		"Sat, 28 Nov 2026 08:00:30 GMT": 30 * time.Second, "Sat, 28 Nov 2026 07:00:00 GMT": 0} {
+		if got := sink.RetryAfter(text, now); got != want {
+			t.Errorf("Retry-After %q: %v, want %v", text, got, want)
+		}
+	}
+	l, r := newLog(t)
+	add(t, l, 1)
+	var mu sync.Mutex
+	var came []time.Time
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		mu.Lock()
+		defer mu.Unlock()
+		if came = append(came, time.Now()); len(came) == 1 {
+			w.Header().Set("Retry-After", "4")
+			w.WriteHeader(http.StatusServiceUnavailable)
+		}
+	}))
+	defer server.Close()
+	ctx, stop := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	f := follower(t, r, server.URL, filepath.Join(t.TempDir(), "cursor"))
+	go func() { f.Run(ctx); close(done) }()
+	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+		mu.Lock()
+		n := len(came)
+		mu.Unlock()
+		if n > 1 {
+			break
+		}
+	}
+	stop()
+	<-done
+	if len(came) != 2 || came[1].Sub(came[0]) < 4*time.Second {
+		t.Errorf("it came back too early, or not: %v", came)
+	}
+}
+
+// A log that is not the one which the cursor is of, because it was moved away for a new
+// one, is sent from its start: silence until it is as long would lose what is in it.
+func TestOTLPCursorBeyondTheLog(t *testing.T) {
+	t.Parallel()
+	l, r := newLog(t)
+	add(t, l, 3)
+	rec := &receiver{}
+	server := httptest.NewServer(rec)
+	defer server.Close()
+	cursor := filepath.Join(t.TempDir(), "cursor")
+	if err := sink.WriteCursor(cursor, 100); err != nil {
+		t.Fatal(err)
+	}
+	f, s := heard(t, r, server.URL, cursor)
+	for range 3 {
+		if _, err := f.Step(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := rec.seqs(); len(got) != 3 || got[0] != 0 || strings.Count(s.String(), "level=ERROR") != 1 {
+		t.Errorf("got %v; it said %s", got, s)
+	}
+}
+
+// A batch stays below what collectors take of one request, and what one answers does
+// not fill the server's log.
+func TestOTLPSizes(t *testing.T) {
+	t.Parallel()
+	l, r := newLog(t)
+	for range 100 {
+		if _, err := l.Append(&audit.Record{Kind: audit.Admit, Decision: audit.Deny, Payload: audit.Payload{Vars: map[string]string{"a": strings.Repeat("x", 4000), "b": strings.Repeat("y", 4000),
+			"c": strings.Repeat("z", 4000), "d": strings.Repeat("w", 4000), "e": strings.Repeat("v", 4000), "f": strings.Repeat("u", 4000)}}}, audit.Written); err != nil {
+			t.Fatal(err)
+		}
+	}
+	add(t, l, 1)
+	var largest int
+	refuse := true
+	rec := &receiver{}
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		if refuse {
+			w.WriteHeader(http.StatusBadRequest)
+			_, _ = io.WriteString(w, strings.Repeat("no ", 100_000))
+			return
+		}
+		largest = max(largest, int(req.ContentLength))
+		rec.ServeHTTP(w, req)
+	}))
+	defer server.Close()
+	f := follower(t, r, server.URL, filepath.Join(t.TempDir(), "cursor"))
+	if _, err := f.Step(t.Context()); err == nil || len(err.Error()) > 1000 {
+		t.Errorf("an error of %d bytes", len(fmt.Sprint(err)))
+	}
+	refuse = false
+	for more := true; more; {
+		var err error
+		if more, err = f.Step(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := len(rec.seqs()); n != 101 || largest > 2<<20 || largest < 1<<19 {
+		t.Errorf("%d records, the largest request has %d bytes", n, largest)
+	}
+}

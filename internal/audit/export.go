@@ -290,13 +290,8 @@ func (x *exported) end() error {
 		}
 		return nil
 	}
-	accounted := x.accounted.sorted()
-	for _, s := range x.erased {
-		for seq := s.first; seq <= s.last; seq++ {
-			if !accounted.has(seq) {
-				return &Bad{File: "export", Seq: seq, What: fmt.Sprintf("the payload of entry %d is erased, and no record says that somebody erased it", seq)}
-			}
-		}
+	if seq, ok := x.unaccounted(); ok {
+		return &Bad{File: "export", Seq: seq, What: fmt.Sprintf("the payload of entry %d is erased, and no record says that somebody erased it", seq)}
 	}
 	return nil
 }

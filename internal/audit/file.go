@@ -64,6 +64,10 @@ type diskFile struct{ *os.File }
 
 func (f diskFile) Sync() error { return datasync(f.File) }
 
+// ReplaceFile makes data the content of a file that lies beside the log, in one step and
+// for good, for the owner only.
+func ReplaceFile(name string, data []byte) error { return replaceFile(disk{}, name, data) }
+
 // replaceFile makes data the content of name, in one step and for good.
 func replaceFile(fs filesystem, name string, data []byte) error {
 	if err := writeNew(fs, name+tempSuffix, data); err != nil {

@@ -331,6 +331,19 @@ func (w *walk) account(e *Entry) error {
 	return nil
 }
 
+// unaccounted returns the first erased entry that no record says was erased.
+func (w *walk) unaccounted() (seq uint64, found bool) {
+	accounted := w.accounted.sorted()
+	for _, s := range w.erased {
+		for seq := s.first; seq <= s.last; seq++ {
+			if !accounted.has(seq) {
+				return seq, true
+			}
+		}
+	}
+	return 0, false
+}
+
 // end checks what can only be known when all was read.
 func (w *walk) end() error {
 	if len(w.kept) > 0 {
@@ -340,13 +353,8 @@ func (w *walk) end() error {
 	if w.Open == 0 || w.Sealed > 0 {
 		return nil // the records that would account for it may be sealed
 	}
-	accounted := w.accounted.sorted()
-	for _, s := range w.erased {
-		for seq := s.first; seq <= s.last; seq++ {
-			if !accounted.has(seq) {
-				return &Bad{File: segmentsDir, Seq: seq, What: "its payload is erased, and no record says that somebody erased it"}
-			}
-		}
+	if seq, ok := w.unaccounted(); ok {
+		return &Bad{File: segmentsDir, Seq: seq, What: "its payload is erased, and no record says that somebody erased it"}
 	}
 	if w.prunedTo < w.First {
 		return &Bad{File: segmentsDir, Seq: w.prunedTo, What: fmt.Sprintf("the entries before %d are not here, and no record says that somebody pruned them", w.First)}

@@ -154,20 +154,10 @@ func auditTail(e *env) *cobra.Command {
 func auditShow(e *env) *cobra.Command {
 	var p place
 	c := &cobra.Command{Use: "show ID", Short: "print one record by its decision id, REPLICA-SEQ", Args: takes("ID"), RunE: func(_ *cobra.Command, args []string) error {
-		r, err := e.reader(&p)
-		if err != nil {
-			return err
-		}
-		seq, err := seqOf(r, args[0])
-		if err != nil {
-			return err
-		}
-		entry, err := r.Entry(seq)
+		r, entry, err := e.record(&p, args[0])
 		switch {
-		case errors.Is(err, audit.ErrNotFound):
-			return no(err)
 		case err != nil:
-			return failed(err)
+			return err
 		case e.output == "json":
 			return e.json(r.Line(entry))
 		}
@@ -175,6 +165,26 @@ func auditShow(e *env) *cobra.Command {
 	}}
 	p.flags(c)
 	return c
+}
+
+// record returns the record that a decision id names; there has to be one.
+func (e *env) record(p *place, id string) (*audit.Reader, *audit.Entry, error) {
+	r, err := e.reader(p)
+	if err != nil {
+		return nil, nil, err
+	}
+	seq, err := seqOf(r, id)
+	if err != nil {
+		return nil, nil, err
+	}
+	entry, err := r.Entry(seq)
+	switch {
+	case errors.Is(err, audit.ErrNotFound):
+		return nil, nil, no(err)
+	case err != nil:
+		return nil, nil, failed(err)
+	}
+	return r, entry, nil
 }
 
 // seqOf reads a decision id of r's log.

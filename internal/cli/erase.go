@@ -1,46 +1,18 @@
 package cli
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net/http"
 	"time"
 
-	"github.com/go-json-experiment/json"
 	"github.com/spf13/cobra"
 
-	"github.com/sallyport-dev/sallyport/internal/config"
 	"github.com/sallyport-dev/sallyport/internal/door/admin"
 )
 
 // longAsk bounds what an operator asks of the log, which may have to read all of it.
 const longAsk = time.Hour
-
-// administer asks the admin door of a running server for something and reads the answer.
-func (e *env) administer(ctx context.Context, p *place, path string, body, answer any) error {
-	dir, err := p.dir()
-	if err != nil {
-		return err
-	}
-	text, err := json.Marshal(body)
-	if err != nil {
-		return failed(err)
-	}
-	d := newDial(config.AdminSocket(dir))
-	d.http.Timeout = longAsk
-	resp, out, err := d.ask(ctx, http.MethodPost, path, string(text), http.Header{"Content-Type": {"application/json"}})
-	if err != nil {
-		return err
-	}
-	if resp.StatusCode != http.StatusOK {
-		return refusedBy(resp.StatusCode, out)
-	}
-	if err := json.Unmarshal([]byte(out), answer); err != nil {
-		return failed(fmt.Errorf("the server's answer cannot be read: %w", err))
-	}
-	return nil
-}
 
 func auditErase(e *env) *cobra.Command {
 	var p place
@@ -55,7 +27,7 @@ func auditErase(e *env) *cobra.Command {
 				return misuse(errors.New("needs --subject, such as user:okta/alice"))
 			}
 			var out admin.Erased
-			if err := e.administer(cmd.Context(), &p, admin.ErasePath, in, &out); err != nil {
+			if err := administer(cmd.Context(), &p, longAsk, http.MethodPost, admin.ErasePath, in, &out); err != nil {
 				return err
 			}
 			if e.output == "json" {
@@ -86,7 +58,7 @@ func auditPrune(e *env) *cobra.Command {
 				}
 			}
 			var out admin.Pruned
-			if err := e.administer(cmd.Context(), &p, admin.PrunePath, in, &out); err != nil {
+			if err := administer(cmd.Context(), &p, longAsk, http.MethodPost, admin.PrunePath, in, &out); err != nil {
 				return err
 			}
 			if e.output == "json" {

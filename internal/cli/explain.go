@@ -2,7 +2,6 @@ package cli
 
 import (
 	"cmp"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -55,20 +54,9 @@ func policyExplain(e *env) *cobra.Command {
 			"nearest, and, with --config, the smallest change of the file's policies that would allow it and what else that\n" +
 			"would allow. Exit 1 if there is no such record.",
 		Args: takes("ID"), RunE: func(_ *cobra.Command, args []string) error {
-			r, err := e.reader(&p)
+			r, entry, err := e.record(&p, args[0])
 			if err != nil {
 				return err
-			}
-			seq, err := seqOf(r, args[0])
-			if err != nil {
-				return err
-			}
-			entry, err := r.Entry(seq)
-			switch {
-			case errors.Is(err, audit.ErrNotFound):
-				return no(err)
-			case err != nil:
-				return failed(err)
 			}
 			x := explained(r, entry)
 			if p.config != "" && entry.Payload != nil {
@@ -134,7 +122,7 @@ func (x *explanation) now(cfg *config.Config, e *audit.Entry) error {
 		x.NotChecked = "what policy would say: the attempt did not come so far"
 		return nil
 	}
-	q, unknown, err := policy.Recall(p.Principal, p.Action, e.Service, p.Resource, p.Vars, e.Time, p.Peer)
+	q, unknown, err := policy.Recall(cfg.TrustDomain, p.Principal, p.Action, e.Service, p.Resource, p.Vars, e.Time, p.Peer)
 	if err != nil {
 		x.NotChecked = "what policy says now: " + err.Error()
 		return nil
@@ -146,6 +134,13 @@ func (x *explanation) now(cfg *config.Config, e *audit.Entry) error {
 	}
 	x.Now = &nowExplained{Policy: now.Revision, Same: now.Revision == e.Policy, Allow: now.Decision.Allow, Rule: now.Decision.Rule,
 		Change: now.Change, Edit: now.Edit, Opens: now.Opens}
+	if x.Now.Same { // then what was decided, by all that was known, is what it says
+		x.Now.Allow, x.Now.Rule = e.Decision == audit.Allow, e.Rule
+	}
+	if x.Now.Allow {
+		x.Now.Change, x.Now.Edit, x.Now.Opens = "", "", ""
+		return nil
+	}
 	if len(now.Nearest) > 0 {
 		x.Now.Nearest = fmt.Sprintf("%s %q: %s", now.Nearest[0].Where, now.Nearest[0].Rule, now.Nearest[0].What)
 	}
@@ -189,6 +184,9 @@ func (e *env) explain(x *explanation, withFile bool) error {
 			answer = "allow, by " + n.Rule
 		}
 		row("the file's policy", same)
+		if !n.Same && len(x.Unknown) > 0 {
+			answer += ", as far as the record tells"
+		}
 		row("it says now", answer)
 		row("nearest now", n.Nearest)
 		row("smallest change", n.Change)
@@ -198,8 +196,8 @@ func (e *env) explain(x *explanation, withFile bool) error {
 		return err
 	}
 	if x.Now != nil && x.Now.Edit != "" {
-		for line := range strings.Lines(x.Now.Edit) { // of the policy's own names, and of a principal's
-			_, _ = fmt.Fprintln(e.out, "    "+printable(strings.TrimSuffix(line, "\n")))
+		for line := range strings.Lines(x.Now.Edit) { // which is ASCII
+			_, _ = fmt.Fprint(e.out, "    "+strings.TrimSuffix(line, "\n")+"\n")
 		}
 	}
 	if !withFile && x.Decision == audit.Deny && x.Reason == string(policy.NoMatch) {

@@ -22,23 +22,25 @@ func (s *span) flags(c *cobra.Command) {
 	c.Flags().StringVar(&s.last, "to", "", "decision id of the last record; default: the last")
 }
 
-func (s *span) export(r *audit.Reader) (audit.Export, error) {
-	var x audit.Export
-	var err error
+// exporting opens a log for an export of these records.
+func (e *env) exporting(p *place, s *span) (r *audit.Reader, x audit.Export, err error) {
+	if r, err = e.reader(p); err != nil {
+		return nil, x, err
+	}
 	if s.first != "" {
 		if x.First, err = seqOf(r, s.first); err != nil {
-			return x, err
+			return nil, x, err
 		}
 	}
 	if s.last != "" {
 		if x.End, err = seqOf(r, s.last); err != nil {
-			return x, err
+			return nil, x, err
 		}
 		if x.End++; x.End <= x.First {
-			return x, misuse(fmt.Errorf("--to %s is before --from %s", s.last, s.first))
+			return nil, x, misuse(fmt.Errorf("--to %s is before --from %s", s.last, s.first))
 		}
 	}
-	return x, nil
+	return r, x, nil
 }
 
 func auditExport(e *env) *cobra.Command {
@@ -51,11 +53,7 @@ func auditExport(e *env) *cobra.Command {
 			"hashes of what comes before it, the last the signed checkpoint.\n" +
 			"--format ocsf writes the same records as events of the Open Cybersecurity Schema Framework, which prove nothing.",
 		Args: takes(), RunE: func(cmd *cobra.Command, _ []string) error {
-			r, err := e.reader(&p)
-			if err != nil {
-				return err
-			}
-			x, err := s.export(r)
+			r, x, err := e.exporting(&p, &s)
 			if err != nil {
 				return err
 			}
@@ -97,11 +95,7 @@ func auditDisclose(e *env) *cobra.Command {
 			"service and rule and how they were decided, and a commitment to what they say. `audit verify --export FILE\n" +
 			"--key KEY` shows that none is left out and that each payload is the one that was recorded.",
 		Args: takes(), RunE: func(cmd *cobra.Command, _ []string) error {
-			r, err := e.reader(&p)
-			if err != nil {
-				return err
-			}
-			x, err := s.export(r)
+			r, x, err := e.exporting(&p, &s)
 			if err != nil {
 				return err
 			}
@@ -135,15 +129,11 @@ func auditDisclose(e *env) *cobra.Command {
 func auditProve(e *env) *cobra.Command {
 	var p place
 	c := &cobra.Command{Use: "prove ID", Short: "print one record with the proof that it is in the log (c2sp.org/tlog-proof)", Args: takes("ID"), RunE: func(_ *cobra.Command, args []string) error {
-		r, err := e.reader(&p)
+		r, entry, err := e.record(&p, args[0])
 		if err != nil {
 			return err
 		}
-		seq, err := seqOf(r, args[0])
-		if err != nil {
-			return err
-		}
-		proof, err := r.Proof(seq)
+		proof, err := r.Proof(entry.Seq)
 		switch {
 		case errors.Is(err, audit.ErrNotFound):
 			return no(err)

@@ -69,6 +69,15 @@ func keysRevoke(e *env) *cobra.Command {
 
 // operate asks the server's admin door, which answers with the keys.
 func (e *env) operate(ctx context.Context, p *place, method, path string, body any) error {
+	var list []admin.Key
+	if err := administer(ctx, p, askTimeout, method, path, body, &list); err != nil {
+		return err
+	}
+	return e.keyTable(list)
+}
+
+// administer asks the admin door of a running server for something, and reads the answer.
+func administer(ctx context.Context, p *place, timeout time.Duration, method, path string, body, answer any) error {
 	dir, err := p.dir()
 	if err != nil {
 		return err
@@ -80,18 +89,18 @@ func (e *env) operate(ctx context.Context, p *place, method, path string, body a
 		}
 	}
 	d := newDial(config.AdminSocket(dir))
-	resp, answer, err := d.ask(ctx, method, path, string(text), http.Header{"Content-Type": {"application/json"}})
+	d.http.Timeout = timeout
+	resp, out, err := d.ask(ctx, method, path, string(text), http.Header{"Content-Type": {"application/json"}})
 	if err != nil {
 		return err
 	}
 	if resp.StatusCode != http.StatusOK {
-		return refusedBy(resp.StatusCode, answer)
+		return refusedBy(resp.StatusCode, out)
 	}
-	var list []admin.Key
-	if err := json.Unmarshal([]byte(answer), &list); err != nil {
+	if err := json.Unmarshal([]byte(out), answer); err != nil {
 		return failed(fmt.Errorf("the server's answer cannot be read: %w", err))
 	}
-	return e.keyTable(list)
+	return nil
 }
 
 // refusedBy turns an answer of the admin door into an error: a no, or a failure.

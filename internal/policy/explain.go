@@ -4,19 +4,21 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/sallyport-dev/sallyport/internal/identity"
 )
 
-// Recall makes a query of what a record holds: the principal's qualified name, the
+// Recall makes a query of what a record of a trust domain holds: the principal's qualified name, the
 // action, the service or the resource as Resource.String has it, the values that
 // conditions read, the time and the peer. unknown says in words what the record does not
 // hold and a condition, or a member such as a group, may ask for. It fails if they name
 // nobody, or nothing.
-func Recall(principal, action, service, resource string, vars map[string]string, at time.Time, peer string) (q *Query, unknown []string, err error) {
+func Recall(trustDomain, principal, action, service, resource string, vars map[string]string, at time.Time, peer string) (q *Query, unknown []string, err error) {
 	if _, err := identity.ParseMember(principal); err != nil {
 		return nil, nil, fmt.Errorf("%q is no principal: %w", principal, err)
 	}
@@ -30,7 +32,9 @@ func Recall(principal, action, service, resource string, vars map[string]string,
 	default:
 		return nil, nil, fmt.Errorf("%q is no principal: it stands for many, or for nobody", principal)
 	}
-	if r.Principal.Kind != identity.ServiceAccount && r.Principal.Provider != identity.Local {
+	if r.Principal.Kind == identity.ServiceAccount {
+		r.Principal.Email = identity.Email(trustDomain, r.Principal.Name)
+	} else if r.Principal.Provider != identity.Local {
 		unknown = append(unknown, "the principal's groups and e-mail, and those of its attributes that no condition read")
 	}
 	for k, v := range vars {
@@ -51,6 +55,11 @@ func Recall(principal, action, service, resource string, vars map[string]string,
 	}
 	if a, err := netip.ParseAddrPort(peer); err == nil {
 		r.Peer = a.Addr().Unmap().String()
+	} else if r.Peer = vars["peer.address"]; r.Peer == "" {
+		unknown = append(unknown, "the caller's address")
+	}
+	if at, err := time.Parse(time.RFC3339Nano, vars["request.time"]); err == nil {
+		r.Time = at
 	}
 	switch f := familyOf(action); f {
 	case "http":
@@ -244,12 +253,21 @@ func freeName(cfg Config, q *Query) string {
 	return name
 }
 
-// yamlTexts puts texts in quotes that YAML would take for something else in a list.
+// plainYAML is text that is the same text in a list of YAML, whatever comes after it.
+var plainYAML = regexp.MustCompile(`^[a-zA-Z][a-zA-Z0-9._-]*(:[a-zA-Z0-9._/-]*[a-zA-Z0-9])?$`)
+
+// yamlTexts writes texts as YAML, in ASCII: all that is not plain, or a word that YAML
+// takes for something else, in quotes, whose escapes are Go's.
 func yamlTexts(texts []string) []string {
 	var out []string
 	for _, t := range texts {
-		if strings.ContainsAny(t, ",[]{}#&*!|>'\"%@`? ") || strings.Contains(t, ": ") {
-			t = fmt.Sprintf("%q", t)
+		switch strings.ToLower(t) {
+		case "true", "false", "yes", "no", "on", "off", "null", "y", "n":
+			t = strconv.QuoteToASCII(t)
+		default:
+			if !plainYAML.MatchString(t) {
+				t = strconv.QuoteToASCII(t)
+			}
 		}
 		out = append(out, t)
 	}

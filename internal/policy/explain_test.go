@@ -180,20 +180,23 @@ func TestTheSmallestChangeAllowsAndOpensNothingElse(t *testing.T) {
 func TestRecall(t *testing.T) {
 	t.Parallel()
 	at := time.Unix(1e9, 0)
-	q, unknown, err := policy.Recall("principal:github/repo:o/r", "http.get", "invoices", "", map[string]string{"request.path": "/v1", "request.method": "GET", "principal.attributes.ref": "main"}, at, "[::ffff:10.0.0.1]:7")
+	q, unknown, err := policy.Recall("acme.internal", "principal:github/repo:o/r", "http.get", "invoices", "", map[string]string{"request.path": "/v1", "request.method": "GET", "principal.attributes.ref": "main"}, at, "[::ffff:10.0.0.1]:7")
 	if err != nil || q.Principal.ID() != "principal:github/repo:o/r" || q.Principal.Attributes["ref"] != "main" || q.Peer != "10.0.0.1" || q.Vars != (policy.HTTP{Method: "GET", Path: "/v1"}) || len(unknown) != 1 {
 		t.Errorf("%+v, %v", q, err)
 	}
-	q, unknown, err = policy.Recall("serviceAccount:orders", "token.mint", "", "audience:https://x", nil, at, "")
-	if err != nil || q.Principal.ID() != "serviceAccount:orders" || q.Resource != (policy.Resource{Kind: policy.AudienceResource, Name: "https://x"}) || len(unknown) != 0 {
+	q, unknown, err = policy.Recall("acme.internal", "serviceAccount:orders", "token.mint", "", "audience:https://x", map[string]string{"request.time": "2026-11-28T08:00:00.5Z"}, at, "10.0.0.1:9")
+	if err != nil || q.Principal.ID() != "serviceAccount:orders" || q.Principal.Email != "orders@sa.acme.internal" || q.Time.Nanosecond() != 5e8 || q.Resource != (policy.Resource{Kind: policy.AudienceResource, Name: "https://x"}) || len(unknown) != 0 {
 		t.Errorf("%+v, %v", q, err)
 	}
+	if _, unknown, err := policy.Recall("acme.internal", "serviceAccount:orders", "token.mint", "", "audience:https://x", nil, at, "unix"); err != nil || len(unknown) != 1 {
+		t.Errorf("without an address: %v, %v", unknown, err)
+	}
 	for _, bad := range []string{"", "anonymous", "group:x", "principalSet:github/*", "anyAuthenticated", "x"} {
-		if q, _, err := policy.Recall(bad, "http.get", "invoices", "", nil, at, ""); err == nil {
+		if q, _, err := policy.Recall("acme.internal", bad, "http.get", "invoices", "", nil, at, ""); err == nil {
 			t.Errorf("%q is %+v", bad, q)
 		}
 	}
-	if _, _, err := policy.Recall("serviceAccount:orders", "http.get", "", "", nil, at, ""); err == nil {
+	if _, _, err := policy.Recall("acme.internal", "serviceAccount:orders", "http.get", "", "", nil, at, ""); err == nil {
 		t.Error("about nothing")
 	}
 }
@@ -230,6 +233,27 @@ func TestRolesMarkReads(t *testing.T) {
 		cfg.Roles["editor"] = policy.Role{Actions: []string{"http.*"}, Reads: []string{reads}}
 		if _, err := policy.Compile(cfg, explainWorld()); (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), "roles.editor.reads[0]") {
 			t.Errorf("%s: %v, want %q", reads, err, want)
+		}
+	}
+}
+
+// Whoever wrote the name of a principal, the edit is YAML that means that name.
+func TestEditsOfOddNames(t *testing.T) {
+	t.Parallel()
+	w := explainWorld()
+	for _, name := range []string{"alice", "no", "a b", "a: b", "a#b", "[x]", "a\nb", "a\x1b[2J", "\u202eevil", `a"b\c`, "é", "true", "a,b", "'", "- x", "a:", "*", "&a", "!x"} {
+		q := query("orders", "http.get", "invoices", "/")
+		q.Principal = identity.Principal{Kind: identity.Federated, Provider: "okta", Name: name}
+		x, err := policy.Explain(policy.Config{}, w, q)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var rules []policy.Rule
+		if err := yaml.Unmarshal([]byte(x.Edit), &rules); err != nil || len(rules) != 1 || !slices.Equal(rules[0].Allow, []string{"principal:okta/" + name}) {
+			t.Errorf("%q: %v\n%s", name, err, x.Edit)
+		}
+		if strings.ContainsFunc(x.Edit, func(r rune) bool { return r > 0x7e || r < 0x20 && r != '\n' }) {
+			t.Errorf("%q: %q is not for a terminal", name, x.Edit)
 		}
 	}
 }

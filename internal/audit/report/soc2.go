@@ -30,11 +30,13 @@ type SOC2 struct {
 	Access       []Access     `json:"access"`
 	Others       uint64       `json:"others,omitzero"` // decisions of principals and services beyond what is told apart
 	Refusals     []Count      `json:"refusals"`
+	Policy       string       `json:"policy_at_first"` // revision of the first record that has one
 	Policies     []Change     `json:"policy_changes"`
 	Keys         []Event      `json:"keys"`
 	Operators    []Event      `json:"operators"`
 	Server       []Event      `json:"server"`
 	Kept         []Event      `json:"erased_and_pruned"`
+	More         uint64       `json:"more_events,omitzero"` // beyond those that are listed
 	Gaps         uint64       `json:"gaps"`
 	Criteria     []Criterion  `json:"criteria"`
 	NotShown     []string     `json:"not_shown"`
@@ -111,17 +113,19 @@ type collecting struct {
 	access   map[pair]*Access
 	refusals map[string]uint64
 	revision string
+	running  bool // a start was seen, and no stop after it
 }
 
 // Collect reads the log and reports on records from a time up to another.
 func Collect(ctx context.Context, r *audit.Reader, from, to, now time.Time, v Verification) (*SOC2, error) {
-	c := &collecting{&SOC2{Origin: r.Origin(), From: from, To: to, Made: now, Verification: v, Criteria: criteria()}, map[pair]*Access{}, map[string]uint64{}, ""}
+	c := &collecting{&SOC2{Origin: r.Origin(), From: from, To: to, Made: now, Verification: v, Criteria: criteria()}, map[pair]*Access{}, map[string]uint64{}, "", false}
 	for e, err := range r.Entries(ctx, 0) {
 		if err != nil {
 			return nil, err
 		}
 		if e.Time.Before(from) {
 			c.revision = cmp.Or(e.Policy, c.revision)
+			c.server(e)
 			continue
 		}
 		if e.Time.Before(to) {
@@ -154,8 +158,11 @@ func (c *collecting) entry(id string, e *audit.Entry) {
 		c.Gaps++
 		return
 	}
+	c.Policy = cmp.Or(c.Policy, c.revision, e.Policy)
 	if e.Policy != "" && e.Policy != c.revision {
-		if c.revision != "" && len(c.Policies) < maxEvents {
+		if c.revision != "" && len(c.Policies) >= maxEvents {
+			c.More++
+		} else if c.revision != "" {
 			c.Policies = append(c.Policies, Change{e.Policy, c.revision, id, e.Time,
 				"whoever changed the file before the start or reload that this record follows; the log knows no name"})
 		}
@@ -213,13 +220,35 @@ func (c *collecting) event(id string, e *audit.Entry, p *audit.Payload) {
 		if p.TornBytes > 0 {
 			ev.Detail += fmt.Sprintf("; a crash had left %d bytes of a record that nobody was told of", p.TornBytes)
 		}
+		if !c.server(e) {
+			ev.Detail += "; the stop before is not in the log: the process was killed, or the power went"
+		}
 		to = &c.Server
 	default:
 		return
 	}
-	if len(*to) < maxEvents {
-		*to = append(*to, ev)
+	if len(*to) >= maxEvents {
+		c.More++
+		return
 	}
+	ev.Detail = strings.TrimPrefix(ev.Detail, "; ")
+	*to = append(*to, ev)
+}
+
+// server follows starts and stops, and reports whether e is one where it should be.
+func (c *collecting) server(e *audit.Entry) bool {
+	if e.Kind != audit.Note || e.Payload == nil {
+		return true
+	}
+	was := c.running
+	switch e.Payload.Action {
+	case "server.start":
+		c.running = true
+		return !was
+	case "server.stop":
+		c.running = false
+	}
+	return true
 }
 
 func criteria() []Criterion {
@@ -256,6 +285,9 @@ func notShown(s *SOC2) []string {
 	}
 	if s.Others > 0 {
 		out = append(out, fmt.Sprintf("Who made %d of the decisions: more than %d pairs of principal and service are not told apart.", s.Others, maxAccess))
+	}
+	if s.More > 0 {
+		out = append(out, fmt.Sprintf("%d events beyond the %d that are listed of each kind: see `audit search`.", s.More, maxEvents))
 	}
 	if s.Records == 0 || s.FirstSeen.Sub(s.From) > 24*time.Hour || s.To.Sub(s.LastSeen) > 24*time.Hour {
 		out = append(out, "All of the time that was asked for: see the first and the last record.")

@@ -58,6 +58,7 @@ func TestSOC2(t *testing.T) {
 	add(audit.Record{Kind: audit.Admit, Decision: audit.Allow, Policy: "r2", Payload: audit.Payload{Principal: "user:local/0", Action: "admin.keys.rotate", Resource: "keys for tokens"}})
 	add(audit.Record{Kind: audit.Note, Policy: "r2", Payload: audit.Payload{Action: "keys.rotate", Detail: "key x"}})
 	add(audit.Record{Kind: audit.Note, Policy: "r2", Payload: audit.Payload{Action: "server.start", TornBytes: 7}})
+	add(audit.Record{Kind: audit.Note, Policy: "r2", Payload: audit.Payload{Action: "server.start"}})
 	add(audit.Record{Kind: audit.Note, Policy: "r2", Payload: audit.Payload{Action: audit.ActionErase, Entries: []string{"3"}, Detail: "T-1"}})
 	clock.Add(int64(30 * 24 * time.Hour))
 	add(call("serviceAccount:late", audit.Allow, "allowed", "r9"))
@@ -70,7 +71,7 @@ func TestSOC2(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if s.Records != 8 || len(s.Access) != 4 || len(s.Keys) != 1 || len(s.Operators) != 1 || len(s.Server) != 1 || len(s.Kept) != 1 {
+	if s.Records != 9 || len(s.Access) != 4 || len(s.Keys) != 1 || len(s.Operators) != 1 || len(s.Server) != 2 || len(s.Kept) != 1 {
 		t.Errorf("%+v", s)
 	}
 	if a := s.Access[1]; a.Principal != "serviceAccount:orders" || a.Service != "invoices" || a.Allowed != 1 || a.Denied != 1 || a.Last.Sub(a.First) != time.Hour {
@@ -84,6 +85,9 @@ func TestSOC2(t *testing.T) {
 	}
 	if len(s.Policies) != 2 || s.Policies[0].Before != "r0" || s.Policies[0].Revision != "r1" || s.Policies[1].Revision != "r2" || s.Policies[1].ID != "a-5" {
 		t.Errorf("policies %+v", s.Policies)
+	}
+	if s.Policy != "r0" || strings.Contains(s.Server[0].Detail, "killed") || !strings.Contains(s.Server[1].Detail, "the process was killed") {
+		t.Errorf("policy %q, server %+v", s.Policy, s.Server)
 	}
 	if !strings.Contains(s.Server[0].Detail, "7 bytes") || !strings.Contains(s.Kept[0].Detail, "T-1; entries 3") || s.Operators[0].Who != "user:local/0" || !strings.Contains(s.Operators[0].Detail, "keys for tokens") {
 		t.Errorf("events %+v %+v %+v", s.Server, s.Kept, s.Operators)

@@ -199,7 +199,9 @@ func (f *Follower) Step(ctx context.Context) (more bool, err error) {
 			return false, err
 		}
 	}
-	f.lag.Store(size - min(size, next))
+	if f.lag.Store(size - next); next == size {
+		return false, nil
+	}
 	f.collect.take() // of a step that failed
 	n, bytes := 0, 0
 	for e, err := range f.reader.Entries(ctx, next) {
@@ -338,8 +340,5 @@ func readCursor(path string) (uint64, error) {
 func writeCursor(path string, next uint64) error {
 	b := binary.BigEndian.AppendUint64(nil, next)
 	b = binary.BigEndian.AppendUint32(b, crc32.ChecksumIEEE(b))
-	if err := os.WriteFile(path+".tmp", b, 0o600); err != nil {
-		return err
-	}
-	return os.Rename(path+".tmp", path)
+	return audit.ReplaceFile(path, b)
 }

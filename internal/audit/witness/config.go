@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"net/netip"
 	"net/url"
+	"strings"
 	"time"
 )
 
@@ -85,13 +86,21 @@ func (c *Config) Complete() error {
 			bad = append(bad, fmt.Errorf("%s.url: %w", at, err))
 		}
 	}
+	keys := map[string]int{}
 	for i, w := range c.Witnesses {
 		if err := checkURL(w.URL); err != nil {
 			bad = append(bad, fmt.Errorf("witnesses[%d].url: %w", i, err))
 		}
 		if _, err := NewVerifier(w.Key); err != nil {
 			bad = append(bad, fmt.Errorf("witnesses[%d].key: %w", i, err))
+			continue
 		}
+		// a cosignature does not say whose name it was asked under: a key counts once
+		key := w.Key[strings.LastIndexByte(w.Key, '+'):]
+		if j, ok := keys[key]; ok {
+			bad = append(bad, fmt.Errorf("witnesses[%d].key: is the key of witnesses[%d]: two of the quorum would be one", i, j))
+		}
+		keys[key] = i
 	}
 	switch {
 	case c.Quorum < 0 || c.Quorum > len(c.Witnesses):

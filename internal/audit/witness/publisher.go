@@ -21,6 +21,8 @@ import (
 
 	"golang.org/x/mod/sumdb/note"
 	"golang.org/x/mod/sumdb/tlog"
+
+	"github.com/sallyport-dev/sallyport/internal/audit"
 )
 
 // A Log is what checkpoints are taken from.
@@ -288,18 +290,11 @@ func (p *Publisher) round(ctx context.Context) {
 	if n < p.quorum {
 		return
 	}
-	err := replace(filepath.Join(p.dir, CosignedFile), cosigned)
+	err := audit.ReplaceFile(filepath.Join(p.dir, CosignedFile), cosigned)
 	if err == nil {
 		p.signed.Store(size)
 	}
 	p.tell(ctx, CosignedFile, err)
-}
-
-func replace(name string, data []byte) error {
-	if err := os.WriteFile(name+".tmp", data, 0o600); err != nil {
-		return err
-	}
-	return os.Rename(name+".tmp", name)
 }
 
 // cosign asks one witness, twice if it has seen another size than we thought.

@@ -373,6 +373,7 @@ func TestSlowPlace(t *testing.T) {
 func TestConfig(t *testing.T) {
 	t.Parallel()
 	c := newCosigner(t, "w.example")
+	renamed := &cosigner{"v.example", c.key, c.time}
 	wrongType := "w.example+00000000+" + base64.StdEncoding.EncodeToString(append([]byte{1}, make([]byte, 32)...))
 	for _, tt := range []struct {
 		c    witness.Config
@@ -389,6 +390,7 @@ func TestConfig(t *testing.T) {
 		{witness.Config{Witnesses: []witness.Witness{{URL: "https://w", Key: "x"}}}, "witnesses[0].key: \"x\" is not a verifier key"},
 		{witness.Config{Witnesses: []witness.Witness{{URL: "https://w", Key: wrongType}}}, "type 0x1: witnesses have keys of type 0x04"},
 		{witness.Config{Witnesses: []witness.Witness{{URL: "https://w", Key: strings.Replace(c.vkey(), "w.", "v.", 1)}}}, "a character was lost"},
+		{witness.Config{Witnesses: []witness.Witness{{URL: "https://w", Key: c.vkey()}, {URL: "https://v", Key: renamed.vkey()}}}, "witnesses[1].key: is the key of witnesses[0]"},
 		{witness.Config{Quorum: 1}, "quorum: 1 of 0 witnesses"},
 		{witness.Config{Witnesses: []witness.Witness{{URL: "https://w", Key: c.vkey()}}, Quorum: -1}, "quorum: -1 of 1 witnesses"},
 	} {

@@ -142,7 +142,7 @@ func TestReindexAsRoot(t *testing.T) {
 		if os.Getenv("CI") != "" {
 			t.Fatal("this test needs root; CI must run it")
 		}
-		t.Skip("needs root")
+		t.Skip("needs root to give a folder away")
 	}
 	dir := t.TempDir()
 	start(t, dir, nil).end(t)

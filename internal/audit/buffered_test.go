@@ -36,9 +36,7 @@ func TestBufferedRecordsWaitAndKeepTheirPlace(t *testing.T) {
 	appendAs(t, l, 3, audit.Buffered)
 	appendAs(t, l, 4, audit.Synced)
 	appendAs(t, l, 5, audit.Buffered)
-	if err := l.Checkpoint(); err != nil {
-		t.Fatal(err)
-	}
+	mustSign(t, l)
 	if rep := verified(t, o); rep.Signed != 6 {
 		t.Errorf("report %+v", rep)
 	}
@@ -375,9 +373,7 @@ func TestPowerCut(t *testing.T) {
 		}
 		writers.Wait()
 		if round%2 == 0 {
-			if err := l.Checkpoint(); err != nil {
-				t.Fatal(err)
-			}
+			mustSign(t, l)
 		}
 		fs.cut(t, o.Dir)
 		after := copyLog(t, good)

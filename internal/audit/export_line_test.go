@@ -10,15 +10,6 @@ import (
 	"github.com/sallyport-dev/sallyport/internal/audit"
 )
 
-func reader(tb testing.TB, o audit.Options) *audit.Reader {
-	tb.Helper()
-	r, err := audit.OpenReader(o.Dir, o.Sealer)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	return r
-}
-
 func exported(tb testing.TB, o audit.Options, x audit.Export) []byte {
 	tb.Helper()
 	var out bytes.Buffer
@@ -34,14 +25,10 @@ func TestExport(t *testing.T) {
 	o.SetSegment(256)
 	l := open(t, o)
 	appendN(t, l, 0, 300)
-	if err := l.Checkpoint(); err != nil {
-		t.Fatal(err)
-	}
+	mustSign(t, l)
 	old, _ := l.SignedHead()
 	appendN(t, l, 300, 77)
-	if err := l.Checkpoint(); err != nil {
-		t.Fatal(err)
-	}
+	mustSign(t, l)
 	appendN(t, l, 377, 3) // behind the checkpoint
 	kept := audit.Kept{Name: "kept", Note: old}
 	for _, tt := range []struct {
@@ -136,9 +123,7 @@ func TestProof(t *testing.T) {
 	o.SetSegment(256)
 	l := open(t, o)
 	appendN(t, l, 0, 300)
-	if err := l.Checkpoint(); err != nil {
-		t.Fatal(err)
-	}
+	mustSign(t, l)
 	appendN(t, l, 300, 1)
 	r := reader(t, o)
 	if _, err := r.Proof(300); !errors.Is(err, audit.ErrNotFound) || !strings.Contains(err.Error(), "no checkpoint covers") {

@@ -105,6 +105,14 @@ func mustClose(tb testing.TB, l *audit.Log) {
 	}
 }
 
+// mustSign makes a checkpoint over all that is there.
+func mustSign(tb testing.TB, l *audit.Log) {
+	tb.Helper()
+	if err := l.Checkpoint(); err != nil {
+		tb.Fatal(err)
+	}
+}
+
 // readAll returns every entry that a reader sees.
 func readAll(tb testing.TB, o audit.Options) []*audit.Entry {
 	tb.Helper()
@@ -196,3 +204,12 @@ func newClock(t time.Time) *clock {
 
 func (c *clock) now() time.Time      { return time.Unix(0, c.at.Load()).UTC() }
 func (c *clock) add(d time.Duration) { c.at.Add(int64(d)) }
+
+func reader(tb testing.TB, o audit.Options) *audit.Reader {
+	tb.Helper()
+	r, err := audit.OpenReader(o.Dir, o.Sealer)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return r
+}

@@ -175,9 +175,7 @@ func pruned(t *testing.T) audit.Options {
 		c.add(24 * time.Hour)
 	}
 	appendN(t, l, 768, 10)
-	if err := l.Checkpoint(); err != nil {
-		t.Fatal(err)
-	}
+	mustSign(t, l)
 	if first, err := l.Prune(600, noted(l, audit.ActionPrune)); err != nil || first != 512 {
 		t.Fatalf("Prune: %d, %v", first, err)
 	}
@@ -197,10 +195,7 @@ func TestPrune(t *testing.T) {
 			t.Errorf("%s is still there", name)
 		}
 	}
-	r, err := audit.OpenReader(o.Dir, o.Sealer)
-	if err != nil {
-		t.Fatal(err)
-	}
+	r := reader(t, o)
 	if first, err := r.First(); first != 512 || err != nil {
 		t.Errorf("First: %d, %v", first, err)
 	}
@@ -265,9 +260,7 @@ func TestPruneTakesNothingItShouldNot(t *testing.T) {
 	o.SetSegment(256)
 	l := open(t, o)
 	appendN(t, l, 0, 300)
-	if err := l.Checkpoint(); err != nil {
-		t.Fatal(err)
-	}
+	mustSign(t, l)
 	appendN(t, l, 300, 211)
 	refuse := func([]string) error { return errInjected }
 	for end, want := range map[uint64]uint64{0: 0, 255: 0} {
@@ -312,9 +305,7 @@ func TestPruneSurvivesEveryFailure(t *testing.T) {
 			o.SetFS(fs)
 			l := open(t, o)
 			appendN(t, l, 0, 600)
-			if err := l.Checkpoint(); err != nil {
-				t.Fatal(err)
-			}
+			mustSign(t, l)
 			l.Mend() // and nothing else goes on beside
 			fs.mu.Lock()
 			fs.at, fs.until = fs.n+at, 1<<30
@@ -354,9 +345,7 @@ func TestPrunable(t *testing.T) {
 		appendN(t, l, int(l.Size()), 300)
 		c.add(24 * time.Hour)
 	}
-	if err := l.Checkpoint(); err != nil {
-		t.Fatal(err)
-	}
+	mustSign(t, l)
 	want := []string{seg(0), seg(512), seg(768), seg(1024)}
 	var have []string
 	for _, name := range filesIn(t, o.Dir) {
@@ -397,13 +386,8 @@ func TestReadingWhatIsPruned(t *testing.T) {
 	o.SetSegment(256)
 	l := open(t, o)
 	appendN(t, l, 0, 600)
-	if err := l.Checkpoint(); err != nil {
-		t.Fatal(err)
-	}
-	r, err := audit.OpenReader(o.Dir, o.Sealer)
-	if err != nil {
-		t.Fatal(err)
-	}
+	mustSign(t, l)
+	r := reader(t, o)
 	var last error
 	n := 0
 	for _, err := range r.Entries(context.Background(), 0) {
@@ -429,9 +413,7 @@ func TestPruneKeepsTheHashes(t *testing.T) {
 	o.SetSegment(256)
 	l := open(t, o)
 	appendN(t, l, 0, 600)
-	if err := l.Checkpoint(); err != nil {
-		t.Fatal(err)
-	}
+	mustSign(t, l)
 	l.Mend()
 	name := "tile/0/000"
 	good := readFile(t, o.Dir, name)

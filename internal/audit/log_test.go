@@ -160,10 +160,7 @@ func TestReaderBesideAWriter(t *testing.T) {
 	t.Parallel()
 	o := newOptions(t)
 	l := open(t, o)
-	r, err := audit.OpenReader(o.Dir, o.Sealer)
-	if err != nil {
-		t.Fatal(err)
-	}
+	r := reader(t, o)
 	if r.Origin() != origin {
 		t.Errorf("Origin() = %q", r.Origin())
 	}

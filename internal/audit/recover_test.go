@@ -19,9 +19,7 @@ func unsigned(t *testing.T) audit.Options {
 	o := newOptions(t)
 	l := open(t, o)
 	appendN(t, l, 0, 5)
-	if err := l.Checkpoint(); err != nil {
-		t.Fatal(err)
-	}
+	mustSign(t, l)
 	appendN(t, l, 5, 1)
 	return copyLog(t, o)
 }

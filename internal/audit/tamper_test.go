@@ -209,9 +209,7 @@ func TestNothingSignedYet(t *testing.T) {
 	if rep.Signed != 0 || rep.Unsigned != 6 || rep.Entries != 6 {
 		t.Errorf("report %+v", rep)
 	}
-	if err := l.Checkpoint(); err != nil {
-		t.Fatal(err)
-	}
+	mustSign(t, l)
 	appendN(t, l, 6, 1)
 	if rep := verified(t, o); rep.Signed != 6 || rep.Unsigned != 1 {
 		t.Errorf("report %+v", rep)

@@ -153,9 +153,7 @@ func TestStrangerChecksTilesAndProofs(t *testing.T) {
 			t.Fatal(err)
 		}
 		appendN(t, l, n/2, n-n/2)
-		if err := l.Checkpoint(); err != nil {
-			t.Fatal(err)
-		}
+		mustSign(t, l)
 		leaves := strangerBundles(t, o.Dir, n)
 		for i, leaf := range leaves {
 			if !strings.HasPrefix(string(leaf), fmt.Sprintf(`{"v":1,"seq":%d,`, i)) {
@@ -232,9 +230,7 @@ func TestPartialTilesAreFew(t *testing.T) {
 	}
 	for i := range 10 {
 		appendN(t, l, 5*i, 5)
-		if err := l.Checkpoint(); err != nil {
-			t.Fatal(err)
-		}
+		mustSign(t, l)
 		if got, want := partials(), min(4, 2*(i+1)); got != want {
 			t.Fatalf("%d partial tiles after %d checkpoints, want %d", got, i+1, want)
 		}
@@ -242,9 +238,7 @@ func TestPartialTilesAreFew(t *testing.T) {
 	mustClose(t, l)
 	l = open(t, o)
 	appendN(t, l, 50, 212) // 262: the first tile is full
-	if err := l.Checkpoint(); err != nil {
-		t.Fatal(err)
-	}
+	mustSign(t, l)
 	// hashes, entries, and one hash a level up; and those of the checkpoint that the full
 	// bundle may have caused before
 	if got := partials(); got < 3 || got > 6 {

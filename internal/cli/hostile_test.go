@@ -7,38 +7,19 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 	"unicode"
 	"unicode/utf8"
 
-	"golang.org/x/mod/sumdb/note"
-
-	"github.com/sallyport-dev/sallyport/internal/app"
 	"github.com/sallyport-dev/sallyport/internal/audit"
-	"github.com/sallyport-dev/sallyport/internal/sealing"
+	"github.com/sallyport-dev/sallyport/internal/audit/audittest"
 )
 
 // Whatever a stranger had written into the log, no command prints what a terminal would
 // obey, or a reader not see.
 func TestNothingInTheLogReachesTheTerminal(t *testing.T) {
 	t.Parallel()
-	dir := t.TempDir()
-	kek, err := sealing.ReadOrMake(app.KEKFile(dir))
-	if err != nil {
-		t.Fatal(err)
-	}
-	skey, vkey, err := note.GenerateKey(nil, "acme.internal/a")
-	if err != nil {
-		t.Fatal(err)
-	}
-	signer, err := note.NewSigner(skey)
-	if err != nil {
-		t.Fatal(err)
-	}
-	l, err := audit.Open(audit.Options{Dir: app.LogDir(dir), Origin: "acme.internal/a", Sealer: kek, Signer: signer, VerifierKey: vkey, Checkpoint: time.Minute})
-	if err != nil {
-		t.Fatal(err)
-	}
+	l := audittest.Open(t, "acme.internal/a")
+	dir, vkey := l.Dir, l.Key
 	evil := "x\x1b[2J\x1b]0;owned\x07\u009b31m\u0085\u202egnp\u2066\r\nfake-1  allow  serviceAccount:root\x00\x7f\xff\u2028"
 	for _, kind := range []audit.Kind{audit.Admit, audit.Refuse, audit.Check, audit.Close, audit.Note} {
 		if _, err := l.Append(&audit.Record{Kind: kind, Decision: audit.Deny, Rule: evil, Service: evil, Policy: evil, Payload: audit.Payload{

@@ -33,7 +33,7 @@ func BenchmarkLongLog(b *testing.B) {
 	n := benchRecords(b)
 	l := newLogged(b)
 	start := time.Date(2026, 8, 1, 0, 0, 0, 0, time.UTC)
-	l.clock.Store(start.UnixNano())
+	l.Pass(start.Sub(l.Now()))
 	step := 24 * time.Hour / time.Duration(n)
 	write := func(from, to int) time.Duration {
 		began := time.Now()
@@ -44,7 +44,7 @@ func BenchmarkLongLog(b *testing.B) {
 			if _, err := l.Append(r, audit.Written); err != nil {
 				b.Fatal(err)
 			}
-			l.clock.Add(int64(step))
+			l.Pass(step)
 		}
 		return time.Since(began)
 	}
@@ -61,8 +61,8 @@ func BenchmarkLongLog(b *testing.B) {
 	if err := l.Checkpoint(); err != nil {
 		b.Fatal(err)
 	}
-	x := openIndex(b, l.dir)
-	filler := &search.Indexer{Reader: l.reader, Index: x}
+	x := openIndex(b, l.Dir)
+	filler := &search.Indexer{Reader: l.Reader, Index: x}
 	began := time.Now()
 	for done := false; !done; {
 		var err error
@@ -71,7 +71,7 @@ func BenchmarkLongLog(b *testing.B) {
 		}
 	}
 	indexing := time.Since(began)
-	size, err := os.Stat(l.dir + "/index.db")
+	size, err := os.Stat(l.Dir + "/index.db")
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -82,8 +82,8 @@ func BenchmarkLongLog(b *testing.B) {
 		b.ReportMetric(us(indexing, n)/us(last, tenth), "index/append")
 		b.ReportMetric(float64(size.Size())/float64(n), "B-index/record")
 	}
-	log := &search.Log{Reader: l.reader, Index: x}
-	hour := l.now().Add(-time.Hour)
+	log := &search.Log{Reader: l.Reader, Index: x}
+	hour := l.Now().Add(-time.Hour)
 	for name, q := range map[string]*search.Query{
 		"principal-hour": {Principal: "serviceAccount:n7", From: hour},
 		"token":          {TokenID: fmt.Sprintf("t%d", n/100)},
@@ -108,7 +108,7 @@ func BenchmarkLongLog(b *testing.B) {
 	b.Run("read-hour", func(b *testing.B) { // what it would be without an index, from the right place on
 		from := uint64(n - n/24)
 		for b.Loop() {
-			for _, err := range l.reader.Entries(context.Background(), from) {
+			for _, err := range l.Reader.Entries(context.Background(), from) {
 				if err != nil {
 					b.Fatal(err)
 				}

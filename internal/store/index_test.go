@@ -7,61 +7,21 @@ import (
 	"fmt"
 	"os"
 	"slices"
-	"sync/atomic"
 	"testing"
 	"time"
 
-	"golang.org/x/mod/sumdb/note"
 	"pgregory.net/rapid"
 
 	"github.com/sallyport-dev/sallyport/internal/audit"
+	"github.com/sallyport-dev/sallyport/internal/audit/audittest"
 	"github.com/sallyport-dev/sallyport/internal/audit/search"
-	"github.com/sallyport-dev/sallyport/internal/sealing"
 	"github.com/sallyport-dev/sallyport/internal/store"
 )
 
-// logged is a log with a clock that a test sets.
-type logged struct {
-	*audit.Log
-	reader *audit.Reader
-	dir    string
-	clock  atomic.Int64 // which the log looks at by itself, too; in nanoseconds
-}
+// logged is a log that tests fill.
+type logged struct{ *audittest.Log }
 
-func newLogged(tb testing.TB) *logged {
-	tb.Helper()
-	return newNamed(tb, "acme.internal/a")
-}
-
-func newNamed(tb testing.TB, origin string) *logged {
-	tb.Helper()
-	skey, vkey, err := note.GenerateKey(nil, origin)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	signer, err := note.NewSigner(skey)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	l := &logged{dir: tb.TempDir()}
-	l.clock.Store(time.Date(2026, 8, 1, 12, 0, 0, 0, time.UTC).UnixNano())
-	kek, err := sealing.ReadOrMake(l.dir + "/kek")
-	if err != nil {
-		tb.Fatal(err)
-	}
-	l.Log, err = audit.Open(audit.Options{Dir: l.dir + "/log", Origin: origin, Sealer: kek, Signer: signer, VerifierKey: vkey,
-		Checkpoint: time.Minute, Now: l.now})
-	if err != nil {
-		tb.Fatal(err)
-	}
-	tb.Cleanup(func() { _ = l.Close() })
-	if l.reader, err = audit.OpenReader(l.dir+"/log", kek); err != nil {
-		tb.Fatal(err)
-	}
-	return l
-}
-
-func (l *logged) now() time.Time { return time.Unix(0, l.clock.Load()).UTC() }
+func newLogged(tb testing.TB) *logged { return &logged{audittest.Open(tb, "acme.internal/a")} }
 
 func pick[T any](i int, from ...T) T { return from[i%len(from)] }
 
@@ -85,7 +45,7 @@ func (l *logged) fill(tb testing.TB, n int) {
 		if _, err := l.Append(r, audit.Written); err != nil {
 			tb.Fatal(err)
 		}
-		l.clock.Add(int64(pick(i, time.Second, 3*time.Second, -time.Second)))
+		l.Pass(pick(i, time.Second, 3*time.Second, -time.Second))
 	}
 }
 
@@ -104,7 +64,7 @@ func steps(tb testing.TB, l *logged, x search.Index, most int) *search.Indexer {
 	if err := l.Checkpoint(); err != nil {
 		tb.Fatal(err)
 	}
-	ix := &search.Indexer{Reader: l.reader, Index: x}
+	ix := &search.Indexer{Reader: l.Reader, Index: x}
 	for range most {
 		done, err := ix.Step(context.Background())
 		if err != nil {
@@ -143,7 +103,7 @@ func TestSearchIsTheNaiveSearch(t *testing.T) {
 	t.Parallel()
 	l := newLogged(t)
 	l.fill(t, 1500)
-	half := openIndex(t, l.dir)
+	half := openIndex(t, l.Dir)
 	steps(t, l, half, 1000)
 	l.fill(t, 700) // which the index does not cover
 	if err := l.Checkpoint(); err != nil {
@@ -156,13 +116,13 @@ func TestSearchIsTheNaiveSearch(t *testing.T) {
 		t.Fatal(err)
 	}
 	var all []*audit.Entry
-	for e, err := range l.reader.Entries(t.Context(), 0) {
+	for e, err := range l.Reader.Entries(t.Context(), 0) {
 		if err != nil {
 			t.Fatal(err)
 		}
 		all = append(all, e)
 	}
-	logs := []*search.Log{{Reader: l.reader}, {Reader: l.reader, Index: half}}
+	logs := []*search.Log{{Reader: l.Reader}, {Reader: l.Reader, Index: half}}
 	start := all[0].Time
 	rapid.Check(t, func(t *rapid.T) {
 		q := &search.Query{}
@@ -244,7 +204,7 @@ func TestPeers(t *testing.T) {
 			}
 		}
 	}
-	x := openIndex(t, l.dir)
+	x := openIndex(t, l.Dir)
 	steps(t, l, x, 10)
 	for _, tt := range []struct {
 		peer string
@@ -269,7 +229,7 @@ func TestPeers(t *testing.T) {
 			t.Errorf("%s: %v", tt.peer, err)
 			continue
 		}
-		for name, log := range map[string]*search.Log{"without the index": {Reader: l.reader}, "with it": {Reader: l.reader, Index: x}} {
+		for name, log := range map[string]*search.Log{"without the index": {Reader: l.Reader}, "with it": {Reader: l.Reader, Index: x}} {
 			var got []int
 			for e, err := range log.Search(t.Context(), q, search.Page{}) {
 				if err != nil {
@@ -284,7 +244,7 @@ func TestPeers(t *testing.T) {
 			}
 		}
 	}
-	counts, err := (&search.Log{Reader: l.reader, Index: x}).Count(t.Context(), &search.Query{}, "peer")
+	counts, err := (&search.Log{Reader: l.Reader, Index: x}).Count(t.Context(), &search.Query{}, "peer")
 	if err != nil || len(counts) != 8 || counts[0] != (search.Count{Value: "10.0.2.77", Count: 3 * search.Bundle}) {
 		t.Errorf("%v, %v", counts, err)
 	}
@@ -299,21 +259,21 @@ func TestCounts(t *testing.T) {
 	t.Parallel()
 	l := newLogged(t)
 	l.fill(t, 1000)
-	x := openIndex(t, l.dir)
+	x := openIndex(t, l.Dir)
 	steps(t, l, x, 1000)
 	for _, by := range []string{"", "principal", "service", "action", "decision", "rule", "kind", "hour", "reason", "peer"} {
 		// the first and the last bundle are not wholly within
-		q := &search.Query{From: time.Date(2026, 8, 1, 12, 2, 0, 0, time.UTC), To: l.now().Add(-time.Minute), Decision: "allow"}
-		a, err := (&search.Log{Reader: l.reader}).Count(t.Context(), q, by)
+		q := &search.Query{From: time.Date(2026, 8, 1, 12, 2, 0, 0, time.UTC), To: l.Now().Add(-time.Minute), Decision: "allow"}
+		a, err := (&search.Log{Reader: l.Reader}).Count(t.Context(), q, by)
 		if err != nil {
 			t.Fatal(err)
 		}
-		b, err := (&search.Log{Reader: l.reader, Index: x}).Count(t.Context(), q, by)
+		b, err := (&search.Log{Reader: l.Reader, Index: x}).Count(t.Context(), q, by)
 		if err != nil || !slices.Equal(a, b) || len(a) == 0 {
 			t.Errorf("by %q: %v, %v, %v", by, a, b, err)
 		}
 	}
-	if _, err := (&search.Log{Reader: l.reader}).Count(t.Context(), &search.Query{}, "colour"); err == nil {
+	if _, err := (&search.Log{Reader: l.Reader}).Count(t.Context(), &search.Query{}, "colour"); err == nil {
 		t.Error("counted by colour")
 	}
 }
@@ -322,12 +282,12 @@ func TestIndexGoesOnAndIsMadeAnew(t *testing.T) {
 	t.Parallel()
 	l := newLogged(t)
 	l.fill(t, 20000)
-	x := openIndex(t, l.dir)
+	x := openIndex(t, l.Dir)
 	if ix := steps(t, l, x, 1); ix.Lag() == 0 {
 		t.Error("one step does it all")
 	}
 	_ = x.Close()
-	x = openIndex(t, l.dir)
+	x = openIndex(t, l.Dir)
 	s, err := x.State(t.Context())
 	if err != nil || s.Next == 0 || s.Origin != "acme.internal/a" {
 		t.Fatalf("state %+v, %v", s, err)
@@ -337,10 +297,10 @@ func TestIndexGoesOnAndIsMadeAnew(t *testing.T) {
 	}
 	_ = x.Close()
 	for name, garbage := range map[string]string{"no database": "garbage", "empty": ""} {
-		if err := os.WriteFile(store.IndexFile(l.dir), []byte(garbage), 0o600); err != nil {
+		if err := os.WriteFile(store.IndexFile(l.Dir), []byte(garbage), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		x = openIndex(t, l.dir)
+		x = openIndex(t, l.Dir)
 		if s, err := x.State(t.Context()); err != nil || s.Next != 0 {
 			t.Errorf("%s: %+v, %v", name, s, err)
 		}
@@ -353,14 +313,14 @@ func TestIndexAheadOfTheLog(t *testing.T) {
 	t.Parallel()
 	l := newLogged(t)
 	l.fill(t, 600)
-	x := openIndex(t, l.dir)
+	x := openIndex(t, l.Dir)
 	steps(t, l, x, 10)
 	old := newLogged(t)
 	old.fill(t, 300)
 	if err := old.Checkpoint(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := (&search.Indexer{Reader: old.reader, Index: x}).Step(t.Context()); err == nil {
+	if _, err := (&search.Indexer{Reader: old.Reader, Index: x}).Step(t.Context()); err == nil {
 		t.Error("it goes on")
 	}
 }
@@ -379,7 +339,7 @@ func TestForget(t *testing.T) {
 	l.fill(t, 510)
 	append1("user:okta/stays")
 	l.fill(t, 600)
-	x := openIndex(t, l.dir)
+	x := openIndex(t, l.Dir)
 	steps(t, l, x, 10)
 	if err := x.Forget(t.Context(), 2); err != nil {
 		t.Fatal(err)
@@ -399,7 +359,7 @@ func TestForget(t *testing.T) {
 	}
 	// no name is left anywhere, also not in what is no longer in use
 	for name, want := range map[string]bool{"gone": false, "stays": true} {
-		if got := inFiles(t, l.dir, "user:okta/"+name); got != want {
+		if got := inFiles(t, l.Dir, "user:okta/"+name); got != want {
 			t.Errorf("%s: in the index's files %v, want %v", name, got, want)
 		}
 	}
@@ -422,11 +382,11 @@ func inFiles(tb testing.TB, dir, text string) (found bool) {
 func TestIndexKeepsTheNewestCheckpoint(t *testing.T) {
 	t.Parallel()
 	l := newLogged(t)
-	x := openIndex(t, l.dir)
+	x := openIndex(t, l.Dir)
 	for _, n := range []int{3, 300, 1} {
 		l.fill(t, n)
 		steps(t, l, x, 10)
-		head, err := l.reader.Head()
+		head, err := l.Reader.Head()
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -438,16 +398,16 @@ func TestIndexKeepsTheNewestCheckpoint(t *testing.T) {
 
 func TestIndexOfAnotherLogIsEmptied(t *testing.T) {
 	t.Parallel()
-	l, other := newLogged(t), newNamed(t, "acme.internal/b")
+	l, other := newLogged(t), &logged{audittest.Open(t, "acme.internal/b")}
 	l.fill(t, 600)
-	x := openIndex(t, l.dir)
+	x := openIndex(t, l.Dir)
 	steps(t, l, x, 10)
 	other.fill(t, 300)
 	steps(t, other, x, 10)
 	if s, err := x.State(t.Context()); err != nil || s.Origin != "acme.internal/b" || s.Next != 1 || s.Size != 300 {
 		t.Errorf("%+v, %v", s, err)
 	}
-	c, err := (&search.Log{Reader: other.reader, Index: x}).Count(t.Context(), &search.Query{}, "")
+	c, err := (&search.Log{Reader: other.Reader, Index: x}).Count(t.Context(), &search.Query{}, "")
 	if err != nil || total(c) != 300 {
 		t.Errorf("%v, %v", c, err)
 	}
@@ -458,15 +418,15 @@ func TestIndexThatCannotBeReachedIsKept(t *testing.T) {
 	t.Parallel()
 	l := newLogged(t)
 	l.fill(t, 600)
-	x := openIndex(t, l.dir)
+	x := openIndex(t, l.Dir)
 	steps(t, l, x, 10)
 	_ = x.Close()
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := store.OpenIndex(ctx, l.dir); !errors.Is(err, context.Canceled) {
+	if _, err := store.OpenIndex(ctx, l.Dir); !errors.Is(err, context.Canceled) {
 		t.Errorf("error %v", err)
 	}
-	x = openIndex(t, l.dir)
+	x = openIndex(t, l.Dir)
 	if s, err := x.State(t.Context()); err != nil || s.Next != 2 {
 		t.Errorf("%+v, %v", s, err)
 	}
@@ -475,13 +435,13 @@ func TestIndexThatCannotBeReachedIsKept(t *testing.T) {
 func TestReadIndexOnlyReads(t *testing.T) {
 	t.Parallel()
 	l := newLogged(t)
-	if _, err := store.ReadIndex(t.Context(), l.dir); !errors.Is(err, os.ErrNotExist) {
+	if _, err := store.ReadIndex(t.Context(), l.Dir); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("error %v", err)
 	}
 	l.fill(t, 600)
-	x := openIndex(t, l.dir)
+	x := openIndex(t, l.Dir)
 	steps(t, l, x, 10)
-	r, err := store.ReadIndex(t.Context(), l.dir)
+	r, err := store.ReadIndex(t.Context(), l.Dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -501,28 +461,28 @@ func TestDamagedIndex(t *testing.T) {
 	t.Parallel()
 	l := newLogged(t)
 	l.fill(t, 20000)
-	x := openIndex(t, l.dir)
+	x := openIndex(t, l.Dir)
 	steps(t, l, x, 1000)
 	_ = x.Close()
-	b, err := os.ReadFile(store.IndexFile(l.dir))
+	b, err := os.ReadFile(store.IndexFile(l.Dir))
 	if err != nil {
 		t.Fatal(err)
 	}
 	for i := len(b) / 4; i < len(b); i++ { // schema and state are before
 		b[i] = 0xff
 	}
-	if err := os.WriteFile(store.IndexFile(l.dir), b, 0o600); err != nil {
+	if err := os.WriteFile(store.IndexFile(l.Dir), b, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	x = openIndex(t, l.dir)
+	x = openIndex(t, l.Dir)
 	if s, err := x.State(t.Context()); err != nil || s.Next != 78 {
 		t.Fatalf("%+v, %v", s, err)
 	}
-	_, err = (&search.Log{Reader: l.reader, Index: x}).Count(t.Context(), &search.Query{}, "principal")
+	_, err = (&search.Log{Reader: l.Reader, Index: x}).Count(t.Context(), &search.Query{}, "principal")
 	if !errors.Is(err, search.ErrIndex) || !store.IsUnusable(err) {
 		t.Errorf("counted: error %v", err)
 	}
-	for e, err := range (&search.Log{Reader: l.reader, Index: x}).Search(t.Context(), &search.Query{Principal: "serviceAccount:n1"}, search.Page{}) {
+	for e, err := range (&search.Log{Reader: l.Reader, Index: x}).Search(t.Context(), &search.Query{Principal: "serviceAccount:n1"}, search.Page{}) {
 		if e != nil || !errors.Is(err, search.ErrIndex) || !store.IsUnusable(err) {
 			t.Fatalf("found %+v, %v", e, err)
 		}

@@ -3,49 +3,25 @@ package report_test
 import (
 	"bytes"
 	"fmt"
-	"path/filepath"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
-	"golang.org/x/mod/sumdb/note"
-
 	"github.com/sallyport-dev/sallyport/internal/audit"
+	"github.com/sallyport-dev/sallyport/internal/audit/audittest"
 	"github.com/sallyport-dev/sallyport/internal/audit/report"
-	"github.com/sallyport-dev/sallyport/internal/sealing"
 )
 
 func TestSOC2(t *testing.T) {
 	t.Parallel()
-	skey, vkey, err := note.GenerateKey(nil, "acme.internal/a")
-	if err != nil {
-		t.Fatal(err)
-	}
-	signer, err := note.NewSigner(skey)
-	if err != nil {
-		t.Fatal(err)
-	}
-	dir := t.TempDir()
-	kek, err := sealing.ReadOrMake(filepath.Join(dir, "kek"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	var clock atomic.Int64 // which the log looks at by itself, too
-	clock.Store(time.Date(2026, 10, 31, 23, 0, 0, 0, time.UTC).UnixNano())
-	now := func() time.Time { return time.Unix(0, clock.Load()).UTC() }
-	l, err := audit.Open(audit.Options{Dir: filepath.Join(dir, "log"), Origin: "acme.internal/a", Sealer: kek, Signer: signer, VerifierKey: vkey,
-		Checkpoint: time.Minute, Now: now})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = l.Close() })
+	l := audittest.Open(t, "acme.internal/a")
+	l.Pass(time.Date(2026, 10, 31, 23, 0, 0, 0, time.UTC).Sub(l.Now()))
 	add := func(r audit.Record) {
 		t.Helper()
 		if _, err := l.Append(&r, audit.Written); err != nil {
 			t.Fatal(err)
 		}
-		clock.Add(int64(time.Hour))
+		l.Pass(time.Hour)
 	}
 	call := func(who string, d audit.Decision, reason, revision string) audit.Record {
 		return audit.Record{Kind: audit.Admit, Decision: d, Service: "invoices", Policy: revision, Payload: audit.Payload{Principal: who, Action: "http.get", Reason: reason}}
@@ -60,14 +36,10 @@ func TestSOC2(t *testing.T) {
 	add(audit.Record{Kind: audit.Note, Policy: "r2", Payload: audit.Payload{Action: "server.start", TornBytes: 7}})
 	add(audit.Record{Kind: audit.Note, Policy: "r2", Payload: audit.Payload{Action: "server.start"}})
 	add(audit.Record{Kind: audit.Note, Policy: "r2", Payload: audit.Payload{Action: audit.ActionErase, Entries: []string{"3"}, Detail: "T-1"}})
-	clock.Add(int64(30 * 24 * time.Hour))
+	l.Pass(30 * 24 * time.Hour)
 	add(call("serviceAccount:late", audit.Allow, "allowed", "r9"))
-	r, err := audit.OpenReader(filepath.Join(dir, "log"), kek)
-	if err != nil {
-		t.Fatal(err)
-	}
 	from := time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC)
-	s, err := report.Collect(t.Context(), r, from, from.AddDate(0, 1, 0), now(), report.Verification{OK: true, KeyFromLog: true, First: 256})
+	s, err := report.Collect(t.Context(), l.Reader, from, from.AddDate(0, 1, 0), l.Now(), report.Verification{OK: true, KeyFromLog: true, First: 256})
 	if err != nil {
 		t.Fatal(err)
 	}

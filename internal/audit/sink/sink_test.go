@@ -16,48 +16,16 @@ import (
 
 	collector "go.opentelemetry.io/proto/otlp/collector/logs/v1"
 	logspb "go.opentelemetry.io/proto/otlp/logs/v1"
-	"golang.org/x/mod/sumdb/note"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/sallyport-dev/sallyport/internal/audit"
+	"github.com/sallyport-dev/sallyport/internal/audit/audittest"
 	"github.com/sallyport-dev/sallyport/internal/audit/sink"
-	"github.com/sallyport-dev/sallyport/internal/sealing"
 )
 
-func newLog(t *testing.T) (*audit.Log, *audit.Reader) {
+func add(t *testing.T, l *audittest.Log, n int) {
 	t.Helper()
-	skey, vkey, err := note.GenerateKey(nil, "acme.internal/a")
-	if err != nil {
-		t.Fatal(err)
-	}
-	signer, err := note.NewSigner(skey)
-	if err != nil {
-		t.Fatal(err)
-	}
-	dir := t.TempDir()
-	kek, err := sealing.ReadOrMake(filepath.Join(dir, "kek"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	l, err := audit.Open(audit.Options{Dir: filepath.Join(dir, "log"), Origin: "acme.internal/a", Sealer: kek, Signer: signer, VerifierKey: vkey, Checkpoint: time.Minute})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = l.Close() })
-	r, err := audit.OpenReader(filepath.Join(dir, "log"), kek)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return l, r
-}
-
-func add(t *testing.T, l *audit.Log, n int) {
-	t.Helper()
-	defer func() {
-		if err := l.Checkpoint(); err != nil {
-			t.Error(err)
-		}
-	}()
+	defer l.Sign(t)
 	for range n {
 		if _, err := l.Append(&audit.Record{Kind: audit.Admit, Decision: audit.Deny, Rule: "r", Service: "invoices",
 			Payload: audit.Payload{Principal: "serviceAccount:orders", Action: "http.get", Reason: "no_match", Peer: "127.0.0.1:7"}}, audit.Written); err != nil {
@@ -130,7 +98,7 @@ func follower(t *testing.T, r *audit.Reader, url, cursor string) *sink.Follower 
 // often the server starts again.
 func TestOTLPLosesNothing(t *testing.T) {
 	t.Parallel()
-	l, r := newLog(t)
+	l := audittest.Open(t, "acme.internal/a")
 	rec := &receiver{answer: func(n int) int { return []int{503, 200, 429, 400, 200}[n%5] }}
 	server := httptest.NewServer(rec)
 	t.Cleanup(server.Close)
@@ -139,12 +107,12 @@ func TestOTLPLosesNothing(t *testing.T) {
 	for range 6 {
 		add(t, l, 300)
 		sent += 300
-		f := follower(t, r, server.URL, cursor) // as after a restart
+		f := follower(t, l.Reader, server.URL, cursor) // as after a restart
 		for range 3 {
 			_, _ = f.Step(t.Context())
 		}
 	}
-	f := follower(t, r, server.URL, cursor)
+	f := follower(t, l.Reader, server.URL, cursor)
 	for range 20 {
 		_, _ = f.Step(t.Context())
 	}
@@ -175,7 +143,7 @@ func TestOTLPLosesNothing(t *testing.T) {
 // What a collector took only in part is not sent again, for ever.
 func TestOTLPPartialSuccess(t *testing.T) {
 	t.Parallel()
-	l, r := newLog(t)
+	l := audittest.Open(t, "acme.internal/a")
 	asked := 0
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		asked++
@@ -188,7 +156,7 @@ func TestOTLPPartialSuccess(t *testing.T) {
 	}))
 	t.Cleanup(server.Close)
 	add(t, l, 3)
-	f := follower(t, r, server.URL, filepath.Join(t.TempDir(), "cursor"))
+	f := follower(t, l.Reader, server.URL, filepath.Join(t.TempDir(), "cursor"))
 	for range 3 {
 		if _, err := f.Step(t.Context()); err != nil {
 			t.Errorf("it stands still: %v", err)
@@ -202,7 +170,7 @@ func TestOTLPPartialSuccess(t *testing.T) {
 // A collector that is away, or that never answers, costs the log nothing.
 func TestOTLPNeverBlocksTheLog(t *testing.T) {
 	t.Parallel()
-	l, r := newLog(t)
+	l := audittest.Open(t, "acme.internal/a")
 	stuck := make(chan struct{})
 	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, req *http.Request) {
 		select {
@@ -214,12 +182,12 @@ func TestOTLPNeverBlocksTheLog(t *testing.T) {
 	add(t, l, 10)
 	ctx, stop := context.WithCancel(t.Context())
 	done := make(chan struct{})
-	f := follower(t, r, server.URL, filepath.Join(t.TempDir(), "cursor"))
+	f := follower(t, l.Reader, server.URL, filepath.Join(t.TempDir(), "cursor"))
 	go func() { f.Run(ctx); close(done) }()
 	add(t, l, 5000) // with the export under way
 	stop()
 	<-done
-	away := follower(t, r, "http://127.0.0.1:1", filepath.Join(t.TempDir(), "cursor"))
+	away := follower(t, l.Reader, "http://127.0.0.1:1", filepath.Join(t.TempDir(), "cursor"))
 	if _, err := away.Step(t.Context()); err == nil || away.Lag() == 0 {
 		t.Errorf("nobody is there: %v, lag %d", err, away.Lag())
 	}
@@ -227,12 +195,12 @@ func TestOTLPNeverBlocksTheLog(t *testing.T) {
 
 func TestOTLPCursor(t *testing.T) {
 	t.Parallel()
-	_, r := newLog(t)
+	l := audittest.Open(t, "acme.internal/a")
 	cursor := filepath.Join(t.TempDir(), "cursor")
 	if err := os.WriteFile(cursor, []byte("garbage"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := follower(t, r, "http://127.0.0.1:1", cursor).Step(t.Context()); err == nil || !strings.Contains(err.Error(), "delete it") {
+	if _, err := follower(t, l.Reader, "http://127.0.0.1:1", cursor).Step(t.Context()); err == nil || !strings.Contains(err.Error(), "delete it") {
 		t.Errorf("garbage in the cursor: %v", err)
 	}
 	for _, bad := range []string{"", "otel:4318", "http://otel:4318", "https://u:p@otel", "ftp://x", "https://x?y=1"} {
@@ -273,13 +241,13 @@ func heard(t *testing.T, r *audit.Reader, url, cursor string) (*sink.Follower, *
 // A redirect would take records, and the credential, to somebody else.
 func TestOTLPFollowsNoRedirect(t *testing.T) {
 	t.Parallel()
-	l, r := newLog(t)
+	l := audittest.Open(t, "acme.internal/a")
 	add(t, l, 1)
 	elsewhere := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { t.Error("the redirect was followed") }))
 	defer elsewhere.Close()
 	server := httptest.NewServer(http.RedirectHandler(elsewhere.URL, http.StatusTemporaryRedirect))
 	defer server.Close()
-	if _, err := follower(t, r, server.URL, filepath.Join(t.TempDir(), "cursor")).Step(t.Context()); err == nil {
+	if _, err := follower(t, l.Reader, server.URL, filepath.Join(t.TempDir(), "cursor")).Step(t.Context()); err == nil {
 		t.Error("a redirect was taken for an answer")
 	}
 }
@@ -291,12 +259,12 @@ func TestOTLPEnvironment(t *testing.T) {
 		t.Setenv(name, "x-env=1")
 	}
 	t.Setenv("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip")
-	l, r := newLog(t)
+	l := audittest.Open(t, "acme.internal/a")
 	add(t, l, 1)
 	var header http.Header
 	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, req *http.Request) { header = req.Header }))
 	defer server.Close()
-	if _, err := follower(t, r, server.URL, filepath.Join(t.TempDir(), "cursor")).Step(t.Context()); err != nil {
+	if _, err := follower(t, l.Reader, server.URL, filepath.Join(t.TempDir(), "cursor")).Step(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if header.Get("X-Env") != "" || header.Get("Content-Encoding") != "" {
@@ -314,7 +282,7 @@ func TestOTLPRetryAfter(t *testing.T) {
 			t.Errorf("Retry-After %q: %v, want %v", text, got, want)
 		}
 	}
-	l, r := newLog(t)
+	l := audittest.Open(t, "acme.internal/a")
 	add(t, l, 1)
 	var mu sync.Mutex
 	var came []time.Time
@@ -329,7 +297,7 @@ func TestOTLPRetryAfter(t *testing.T) {
 	defer server.Close()
 	ctx, stop := context.WithCancel(t.Context())
 	done := make(chan struct{})
-	f := follower(t, r, server.URL, filepath.Join(t.TempDir(), "cursor"))
+	f := follower(t, l.Reader, server.URL, filepath.Join(t.TempDir(), "cursor"))
 	go func() { f.Run(ctx); close(done) }()
 	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
 		mu.Lock()
@@ -350,7 +318,7 @@ func TestOTLPRetryAfter(t *testing.T) {
 // one, is sent from its start: silence until it is as long would lose what is in it.
 func TestOTLPCursorBeyondTheLog(t *testing.T) {
 	t.Parallel()
-	l, r := newLog(t)
+	l := audittest.Open(t, "acme.internal/a")
 	add(t, l, 3)
 	rec := &receiver{}
 	server := httptest.NewServer(rec)
@@ -359,7 +327,7 @@ func TestOTLPCursorBeyondTheLog(t *testing.T) {
 	if err := sink.WriteCursor(cursor, 100); err != nil {
 		t.Fatal(err)
 	}
-	f, s := heard(t, r, server.URL, cursor)
+	f, s := heard(t, l.Reader, server.URL, cursor)
 	for range 3 {
 		if _, err := f.Step(t.Context()); err != nil {
 			t.Fatal(err)
@@ -374,7 +342,7 @@ func TestOTLPCursorBeyondTheLog(t *testing.T) {
 // not fill the server's log.
 func TestOTLPSizes(t *testing.T) {
 	t.Parallel()
-	l, r := newLog(t)
+	l := audittest.Open(t, "acme.internal/a")
 	for range 100 {
 		if _, err := l.Append(&audit.Record{Kind: audit.Admit, Decision: audit.Deny, Payload: audit.Payload{Vars: map[string]string{"a": strings.Repeat("x", 4000), "b": strings.Repeat("y", 4000),
 			"c": strings.Repeat("z", 4000), "d": strings.Repeat("w", 4000), "e": strings.Repeat("v", 4000), "f": strings.Repeat("u", 4000)}}}, audit.Written); err != nil {
@@ -395,7 +363,7 @@ func TestOTLPSizes(t *testing.T) {
 		rec.ServeHTTP(w, req)
 	}))
 	defer server.Close()
-	f := follower(t, r, server.URL, filepath.Join(t.TempDir(), "cursor"))
+	f := follower(t, l.Reader, server.URL, filepath.Join(t.TempDir(), "cursor"))
 	if _, err := f.Step(t.Context()); err == nil || len(err.Error()) > 1000 {
 		t.Errorf("an error of %d bytes", len(fmt.Sprint(err)))
 	}

@@ -1,6 +1,7 @@
 package main_test
 
 import (
+	"context"
 	"bytes"
 	"errors"
 	"fmt"
@@ -121,7 +122,7 @@ func TestUnitGrantsExactlyWhatIsNeeded(t *testing.T) {
 			t.Parallel()
 			for _, rule := range []string{"{uid: 1, executable: /bin/x}", "{cgroup: /system.slice/x.service}", "{uid: 1, sha256: " + strings.Repeat("0", 64) + "}", "{uid: 1, gid: 1}"} {
 				r := deployed(t, rule)
-				_, problem, status := result(bounded(withCapabilities([]string{caps[1-i]}, r.exe, "serve", "--config", r.config)))
+				_, problem, status := result(bounded(t, withCapabilities([]string{caps[1-i]}, r.exe, "serve", "--config", r.config)))
 				if status != 1 || !strings.Contains(problem, "sallyport.yaml:7: service_accounts[0].attest[0].") || !strings.Contains(problem, "need CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH") || !strings.Contains(problem, "this process lacks "+left+"\n") {
 					t.Errorf("%s: %q, status %d", rule, problem, status)
 				}
@@ -154,14 +155,14 @@ func TestUnitGrantsExactlyWhatIsNeeded(t *testing.T) {
 	})
 }
 
-// bounded ends a command that should have ended by itself.
-func bounded(cmd *exec.Cmd) *exec.Cmd {
-	time.AfterFunc(20*time.Second, func() {
-		if cmd.Process != nil {
-			_ = cmd.Process.Kill()
-		}
-	})
-	return cmd
+// bounded is a command that should end by itself, and is ended if it does not.
+func bounded(t *testing.T, cmd *exec.Cmd) *exec.Cmd {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	t.Cleanup(cancel)
+	out := exec.CommandContext(ctx, cmd.Path)
+	out.Args, out.Env, out.Dir, out.SysProcAttr = cmd.Args, cmd.Env, cmd.Dir, cmd.SysProcAttr
+	return out
 }
 
 // copyOf is the program as another file.

@@ -58,6 +58,7 @@ func (e *encoder) payload(salt *[saltSize]byte, p *Payload) {
 	e.number(`,"bytes_in":`, p.BytesIn)
 	e.number(`,"bytes_out":`, p.BytesOut)
 	e.number(`,"duration_ms":`, p.DurationMS)
+	e.number(`,"ending_ms":`, p.EndingMS)
 	e.text(`,"version":`, p.Version)
 	e.number(`,"truncated_bytes":`, p.TornBytes)
 	e.list(`,"entries":`, p.Entries)

@@ -83,6 +83,7 @@ type Payload struct {
 	BytesIn       int64             `json:"bytes_in,omitzero"`        // bytes from the caller, in a close record
 	BytesOut      int64             `json:"bytes_out,omitzero"`       // bytes to the caller, in a close record
 	DurationMS    int64             `json:"duration_ms,omitzero"`     // milliseconds, in a close record
+	EndingMS      int64             `json:"ending_ms,omitzero"`       // from the reason to the end, in a close record of what was ended
 	Version       string            `json:"version,omitzero"`         // of the program, in a start note
 	TornBytes     int64             `json:"truncated_bytes,omitzero"` // Log.Recovered, in a start note
 	Entries       []string          `json:"entries,omitempty"`        // which entries a note of erasing or pruning is about: "7", "9-12"

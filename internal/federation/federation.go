@@ -239,6 +239,8 @@ func (p *Prover) Prove(ctx context.Context, t *token.Token) (*identity.Proof, er
 		Principal: who,
 		Provider:  p.name,
 		TokenID:   good.Claims.ID,
+		KeyID:     good.Header.KeyID,
+		Issued:    good.Claims.IssuedAt,
 		Expires:   good.Claims.Expiry,
 		Still:     good.Still,
 		For:       func(want []string) error { return good.For(p.common(want)...) },

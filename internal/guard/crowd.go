@@ -170,7 +170,7 @@ func (c *crowd) take() map[class]*counted {
 // recordCrowd records what was counted: one record for each class.
 func (g *Guard) recordCrowd() {
 	for k, n := range g.crowd.take() {
-		_, err := g.append(&audit.Record{Kind: audit.Refuse, Decision: audit.Deny, Service: k.service, Policy: g.policy.Load().Revision(), Payload: audit.Payload{
+		_, err := g.append(&audit.Record{Kind: audit.Refuse, Decision: audit.Deny, Service: k.service, Policy: g.view.Load().Policy.Revision(), Payload: audit.Payload{
 			Action: n.action, Reason: k.reason, Peer: k.network, Count: n.n, Replica: g.c.Replica,
 			Detail: fmt.Sprintf("%d of this kind in a second, beyond what is recorded one by one%s", n.n, n.last),
 		}}, audit.Written)

@@ -58,17 +58,20 @@ type Service struct {
 	Audiences  []string         // a token must be for one of these
 	Accept     []string         // names of the providers whose tokens are taken
 	Durability audit.Durability // of its records
+	MaxSession time.Duration    // how long a session of it may last; 0: as long as it is allowed
+	Limits     Limits           // of how much may be asked of it
 }
 
-// Config is what a Guard is made of; every field but Logger is required.
+// Config is what a Guard is made of; every field without a default is required.
 type Config struct {
 	Policy   *policy.Snapshot
 	Services map[string]Service
 	Bearers  []BearerProver
 	Local    LocalProver
 	Log      Log
-	Room     func() audit.Room // for whom the log has room; default: for everybody
-	Replica  string            // begins every decision id
+	Keep     func([]Revocation) error // keeps all that are in force; default: nobody does
+	Room     func() audit.Room        // for whom the log has room; default: for everybody
+	Replica  string                   // begins every decision id
 	Now      func() time.Time
 	Logger   *slog.Logger // hears alarms only; default slog.Default()
 }
@@ -76,14 +79,16 @@ type Config struct {
 // A Guard admits or refuses. It is safe for concurrent use.
 type Guard struct {
 	c       Config
-	policy  atomic.Pointer[policy.Snapshot]
-	issuers map[string]BearerProver
+	view    atomic.Pointer[view]
+	revoked revocations
 	tokens  tokenCache
 	crowd   crowd
+	live    live
+	limits  limits
+	counts  counts
 
-	closed  atomic.Bool
-	mu      sync.Mutex
-	waiting map[*receipt]struct{} // passes whose Done was asked for
+	closed    atomic.Bool
+	reloading sync.Mutex // held by who changes view
 }
 
 // New returns a Guard.
@@ -94,11 +99,8 @@ func New(c Config) *Guard {
 	if c.Room == nil {
 		c.Room = func() audit.Room { return audit.Plenty }
 	}
-	g := &Guard{c: c, issuers: map[string]BearerProver{}, waiting: map[*receipt]struct{}{}}
-	g.policy.Store(c.Policy)
-	for _, b := range c.Bearers {
-		g.issuers[b.Issuer()] = b
-	}
+	g := &Guard{c: c}
+	g.view.Store(newView(Rules{c.Policy, c.Services, c.Bearers}))
 	return g
 }
 
@@ -110,7 +112,9 @@ func (g *Guard) Admit(ctx context.Context, a Attempt) (*Pass, error) {
 	if g.closed.Load() {
 		return nil, g.Refuse(ctx, a, guardClosed, "")
 	}
-	proof, credential, err := g.prove(ctx, &a)
+	v := g.view.Load()
+	e, credential, err := g.prove(ctx, v, &a)
+	proof := e.proof
 	if err != nil {
 		if f, ok := errors.AsType[*fault.Error](err); ok { // decided and recorded already
 			return nil, f
@@ -125,15 +129,29 @@ func (g *Guard) Admit(ctx context.Context, a Attempt) (*Pass, error) {
 		a.Resource.Name = proof.Principal.Name
 	}
 	now := g.c.Now()
-	r := &receipt{guard: g, proof: proof, attempt: a, started: now}
-	d := g.decide(proof, a.Action, a.Request, &a, now)
-	if f, counted := g.crowdedUser(&a, proof, &d); counted {
+	leave, f := g.limits.enter(v, &a, proof, now)
+	if f != nil {
+		return nil, g.limited(&a, f)
+	}
+	r := &receipt{guard: g, entry: e, attempt: a, started: now, view: v, leave: leave}
+	pass, err := g.rule(r, &a, credential)
+	if err != nil {
+		leave()
+	}
+	return pass, err
+}
+
+// rule decides about an attempt whose caller is known, and records that.
+func (g *Guard) rule(r *receipt, a *Attempt, credential [32]byte) (*Pass, error) {
+	proof, now, v := r.entry.proof, r.started, r.view
+	d := v.decide(proof, a.Action, a.Request, a, now)
+	if f, counted := g.crowdedUser(a, proof, &d); counted {
 		return nil, f
 	}
-	rec := g.decisionRecord(audit.Admit, &a, proof, &d)
-	durability := g.durability(&a, &d)
+	rec := g.decisionRecord(v, audit.Admit, a, proof, &d)
+	durability := v.durability(a, &d)
 	if d.Allow && a.mints() {
-		if rec.Payload.IssuedTokenID = a.reused(proof); rec.Payload.IssuedTokenID != "" {
+		if rec.Payload.IssuedTokenID = g.reused(a, proof); rec.Payload.IssuedTokenID != "" {
 			durability = audit.Written // that it exists is synced already
 		} else {
 			rec.Payload.IssuedTokenID = cmp.Or(a.TokenID, newTokenID())
@@ -143,14 +161,19 @@ func (g *Guard) Admit(ctx context.Context, a Attempt) (*Pass, error) {
 	if err != nil {
 		return nil, err
 	}
+	g.counts.decided(a.Service, string(d.Reason))
 	if !d.Allow {
 		f := notAllowed(&d)
 		f.Decision = id
 		return nil, f
 	}
+	r.rests(&d)
 	r.admission = Admission{
 		ID: id, Principal: proof.Principal, Provider: proof.Provider, Service: a.Service, Resource: a.Resource, Action: a.Action,
 		Expires: proof.Expires, Attested: proof.Attested, IssuedTokenID: rec.Payload.IssuedTokenID, At: now, credential: credential,
+	}
+	if a.Service != "" {
+		g.begin(r)
 	}
 	return &Pass{r}, nil
 }
@@ -180,24 +203,18 @@ type Event struct {
 
 // Note records an Event, synced.
 func (g *Guard) Note(_ context.Context, e Event) error {
-	_, err := g.append(&audit.Record{Kind: audit.Note, Policy: g.policy.Load().Revision(), Payload: audit.Payload{
+	_, err := g.append(&audit.Record{Kind: audit.Note, Policy: g.view.Load().Policy.Revision(), Payload: audit.Payload{
 		Action: e.Action, Detail: e.Detail, Version: e.Version, TornBytes: e.Torn, Entries: e.Entries, Replica: g.c.Replica,
 	}}, audit.Synced)
 	return err
 }
 
-// Close ends every pass that somebody waits on and refuses what comes after. What was
-// counted of refusals is recorded.
+// Close ends every live session and refuses what comes after. What was counted of
+// refusals is recorded.
 func (g *Guard) Close() {
 	defer g.recordCrowd()
-	g.mu.Lock()
 	g.closed.Store(true)
-	waiting := g.waiting
-	g.waiting = nil
-	g.mu.Unlock()
-	for r := range waiting {
-		r.end(ErrDrained)
-	}
+	g.Drain(func(*Session) bool { return true })
 }
 
 // refusal is an error of the guard's own that carries its reason.
@@ -212,59 +229,74 @@ func (r refusal) Class() string { _, public := r.reason.public(); return public 
 
 // prove returns the attempt's proof. With an error it may return one too: of a
 // caller that is known, with a credential that is not for this service.
-func (g *Guard) prove(ctx context.Context, a *Attempt) (*identity.Proof, [32]byte, error) {
+func (g *Guard) prove(ctx context.Context, v *view, a *Attempt) (entry, [32]byte, error) {
 	var none [32]byte
 	switch len(a.Credentials) {
 	case 0:
-		return nil, none, refusal{CredentialMissing, "the request has no credential"}
+		return entry{}, none, refusal{CredentialMissing, "the request has no credential"}
 	case 1:
 	default:
-		return nil, none, refusal{CredentialMalformed, "the request has several credentials"}
+		return entry{}, none, refusal{CredentialMalformed, "the request has several credentials"}
 	}
 	c := a.Credentials[0]
 	if c.conn != nil {
-		proof, err := g.proveLocal(ctx, a, &c)
-		return proof, none, err
+		proof, err := g.proveLocal(ctx, v, a, &c)
+		if err == nil {
+			err = g.unrevoked(v, &entry{proof: proof})
+		}
+		return entry{proof: proof}, none, err
 	}
-	svc, ok := g.c.Services[a.Service]
+	svc, ok := v.Services[a.Service]
 	if !ok {
-		return nil, none, refusal{serviceUnknown, "no service is called " + strconv.Quote(a.Service)}
+		return entry{}, none, refusal{serviceUnknown, "no service is called " + strconv.Quote(a.Service)}
 	}
-	return g.proveBearer(ctx, a, c.bearer, &svc)
+	return g.proveBearer(ctx, v, a, c.bearer, &svc)
 }
 
-func (g *Guard) proveBearer(ctx context.Context, a *Attempt, raw string, svc *Service) (*identity.Proof, [32]byte, error) {
+func (g *Guard) proveBearer(ctx context.Context, v *view, a *Attempt, raw string, svc *Service) (entry, [32]byte, error) {
 	if len(raw) > token.MaxLength { // before it is hashed
 		_, err := token.Parse(raw)
-		return nil, [32]byte{}, malformed{err}
+		return entry{}, [32]byte{}, malformed{err}
 	}
 	hash := sha256.Sum256([]byte(raw))
-	proof, ok := g.tokens.get(hash)
-	if ok {
-		if !slices.Contains(svc.Accept, proof.Provider) {
-			return nil, hash, refusal{issuerNotAccepted, "the service does not accept tokens of " + proof.Provider}
+	if e, ok := g.tokens.get(hash); ok && v.issuers[e.prover.Issuer()] == e.prover {
+		if !slices.Contains(svc.Accept, e.proof.Provider) {
+			return e, hash, refusal{issuerNotAccepted, "the service does not accept tokens of " + e.proof.Provider}
 		}
-		if err := proof.Still(ctx); err != nil {
+		if err := g.still(ctx, v, &e); err != nil {
 			g.tokens.drop(hash)
-			return nil, hash, err
+			return e, hash, err
 		}
-		return proof, hash, proof.For(svc.Audiences)
+		return e, hash, e.proof.For(svc.Audiences)
 	}
 	t, err := token.Parse(raw)
 	if err != nil {
-		return nil, hash, malformed{err}
+		return entry{}, hash, malformed{err}
 	}
 	a.Unverified = map[string]string{"iss": t.Claims.Issuer, "kid": t.Header.KeyID}
-	prover, ok := g.issuers[t.Claims.Issuer]
+	prover, ok := v.issuers[t.Claims.Issuer]
 	if !ok || !slices.Contains(svc.Accept, prover.Name()) {
-		return nil, hash, refusal{issuerNotAccepted, "the service accepts tokens of " + fmt.Sprint(svc.Accept) + ", and of these none has that issuer"}
+		return entry{}, hash, refusal{issuerNotAccepted, "the service accepts tokens of " + fmt.Sprint(svc.Accept) + ", and of these none has that issuer"}
 	}
-	if proof, err = prover.Prove(ctx, t); err != nil {
-		return nil, hash, err
+	proof, err := prover.Prove(ctx, t)
+	if err != nil {
+		return entry{}, hash, err
 	}
 	a.Unverified = nil // it is verified now, and the principal says it better
-	g.tokens.put(hash, proof, g.c.Now())
-	return proof, hash, proof.For(svc.Audiences)
+	e := entry{proof, prover, new(atomic.Uint64), string(hash[:])}
+	if err := g.still(ctx, v, &e); err != nil {
+		return e, hash, err
+	}
+	g.tokens.put(hash, e, g.c.Now())
+	return e, hash, proof.For(svc.Audiences)
+}
+
+// still fails when what was proven holds no longer, or was revoked.
+func (g *Guard) still(ctx context.Context, v *view, e *entry) error {
+	if err := e.proof.Still(ctx); err != nil {
+		return err
+	}
+	return g.unrevoked(v, e)
 }
 
 // malformed gives token.Parse's errors a code; its texts never quote the token.
@@ -273,33 +305,33 @@ type malformed struct{ error }
 func (malformed) Code() string  { return "token_malformed" }
 func (malformed) Class() string { return "token malformed" }
 
-func (g *Guard) decide(p *identity.Proof, action string, vars policy.Vars, a *Attempt, now time.Time) policy.Decision {
+func (v *view) decide(p *identity.Proof, action string, vars policy.Vars, a *Attempt, now time.Time) policy.Decision {
 	peer := ""
 	if a.Peer.IsValid() {
 		peer = a.Peer.Addr().Unmap().String()
 	}
-	return g.policy.Load().Decide(&policy.Query{
+	return v.Policy.Decide(&policy.Query{
 		Principal: p.Principal, Action: action, Resource: a.Resource, Vars: vars, Time: now, Peer: peer,
 	})
 }
 
 // reused returns the id of the token that is handed out once more, or "".
-func (a *Attempt) reused(proof *identity.Proof) string {
+func (g *Guard) reused(a *Attempt, proof *identity.Proof) string {
 	if a.Reuse == nil {
 		return ""
 	}
-	return a.Reuse(proof)
+	return g.reusable(a.Reuse(proof), proof)
 }
 
 // durability of the record of an attempt: a token that was handed out, and a change
 // that somebody made to the server, must be in the log after a power cut; calls wait
 // as long as their service says. Of a buffered service only reads that were allowed may
 // wait: whoever is refused could be asking for something to be forgotten.
-func (g *Guard) durability(a *Attempt, d *policy.Decision) audit.Durability {
+func (v *view) durability(a *Attempt, d *policy.Decision) audit.Durability {
 	if a.mints() || strings.HasPrefix(a.Action, adminActions) {
 		return audit.Synced
 	}
-	svc, ok := g.c.Services[a.Service]
+	svc, ok := v.Services[a.Service]
 	switch {
 	case !ok, svc.Durability == audit.Buffered && !(d.Allow && d.Reads):
 		return audit.Written

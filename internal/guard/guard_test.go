@@ -236,8 +236,13 @@ func TestPassCheck(t *testing.T) {
 		t.Errorf("further action without a rule: %v", err)
 	}
 	w.clock.Add(3600 + 61)
-	if f := fault.Of(pass.Check(t.Context(), "http.get", nil)); f.Code != fault.Unproven || f.Public != "token expired" {
-		t.Errorf("after the token's end: %v", f)
+	if err := pass.Check(t.Context(), "http.get", policy.HTTP{Method: "GET", Path: "/v1/y"}); err != nil {
+		t.Errorf("after the token's end, which is a new decision and no end: %v", err)
+	}
+	w.keys.withdraw()
+	w.clock.Add(-3600 - 61)
+	if f := fault.Of(pass.Check(t.Context(), "http.get", nil)); f.Code != fault.Unproven || f.Public != "token not trusted" {
+		t.Errorf("after its key was withdrawn: %v", f)
 	}
 }
 
@@ -277,7 +282,7 @@ func TestPassEnds(t *testing.T) {
 	case <-time.After(10 * time.Second):
 		t.Fatal("a session outlives the guard")
 	}
-	if !errors.Is(drained.Err(), guard.ErrDrained) {
+	if f := fault.Of(drained.Err()); f.Code != fault.Busy || f.Public != "shutting down" {
 		t.Errorf("Err: %v", drained.Err())
 	}
 	for range 2 {
@@ -305,7 +310,11 @@ func BenchmarkAdmitWithRecord(b *testing.B) {
 	w := newWorld(b, allowOrders())
 	a := get(w.bearer(b, nil), "/v1/x")
 	for b.Loop() {
-		if _, err := w.Admit(context.Background(), a); err != nil {
+		pass, err := w.Admit(context.Background(), a)
+		if err != nil {
+			b.Fatal(err)
+		}
+		if err := pass.Close(guard.Summary{}); err != nil {
 			b.Fatal(err)
 		}
 	}

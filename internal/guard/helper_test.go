@@ -37,8 +37,13 @@ type world struct {
 	*guard.Guard
 	clock  atomic.Int64
 	local  localFunc
+	keep   func([]guard.Revocation) error
 	broken atomic.Bool
 	room   atomic.Int32 // on the log's disk
+
+	prover  guard.BearerProver
+	durable audit.Durability // of invoices
+	admins  []uint32
 
 	durability atomic.Value // of the last record
 	key        ed25519.PrivateKey
@@ -123,27 +128,49 @@ func newWorldOf(t testing.TB, rules policy.Config, durability audit.Durability, 
 	}
 	w.key, w.keys = key, &keySource{keys: []token.Key{{ID: "k", Algorithm: token.EdDSA, Public: pub}}}
 	w.openLog(t)
+	w.durable, w.admins = durability, admins
+	of := w.rules(t, rules)
+	w.local = func(attest.Conn, []string) (*identity.Proof, error) { return proof("orders", nil), nil }
+	w.Guard = guard.New(guard.Config{
+		Policy: of.Policy, Bearers: of.Bearers, Services: of.Services, Log: gate{w}, Room: func() audit.Room { return audit.Room(w.room.Load()) }, Replica: "r", Now: w.now,
+		Local: localFunc(func(c attest.Conn, among []string) (*identity.Proof, error) { return w.local(c, among) }),
+		Keep: func(all []guard.Revocation) error {
+			if w.keep == nil {
+				return nil
+			}
+			return w.keep(all)
+		},
+	})
+	return w
+}
+
+// rules are those of a file, over the services there are, with the prover there is.
+func (w *world) rules(t testing.TB, rules policy.Config) guard.Rules {
+	t.Helper()
 	snapshot, err := policy.Compile(rules, policy.World{
-		Services: map[string]string{"invoices": "http", "other": "http", "third": "http"}, Accounts: []string{"orders", "reports"}, Providers: []string{"lab"}, Audiences: []string{audience}, AdminUIDs: admins,
+		Services: map[string]string{"invoices": "http", "other": "http", "third": "http"}, Accounts: []string{"orders", "reports"}, Providers: []string{"lab"}, Audiences: []string{audience}, AdminUIDs: w.admins,
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
+	if w.prover == nil {
+		w.prover = w.self(t)
+	}
+	return guard.Rules{Policy: snapshot, Bearers: []guard.BearerProver{w.prover}, Services: map[string]guard.Service{
+		"invoices": {Audiences: []string{audience, "invoices"}, Accept: []string{"self"}, Durability: w.durable},
+		"third":    {Audiences: []string{"https://third.test"}, Accept: []string{"self", "lab"}, Durability: audit.Written},
+		"other":    {Audiences: []string{"https://other.test"}, Accept: []string{"lab"}, Durability: audit.Synced},
+	}}
+}
+
+// self is a new prover of our own tokens.
+func (w *world) self(t testing.TB) guard.BearerProver {
+	t.Helper()
 	self, err := federation.NewSelf(issuerID, w.keys, "test", []string{"orders", "reports"}, w.now)
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.local = func(attest.Conn, []string) (*identity.Proof, error) { return proof("orders", nil), nil }
-	w.Guard = guard.New(guard.Config{
-		Policy: snapshot, Bearers: []guard.BearerProver{self}, Log: gate{w}, Room: func() audit.Room { return audit.Room(w.room.Load()) }, Replica: "r", Now: w.now,
-		Local: localFunc(func(c attest.Conn, among []string) (*identity.Proof, error) { return w.local(c, among) }),
-		Services: map[string]guard.Service{
-			"invoices": {Audiences: []string{audience, "invoices"}, Accept: []string{"self"}, Durability: durability},
-			"third":    {Audiences: []string{"https://third.test"}, Accept: []string{"self", "lab"}, Durability: audit.Written},
-			"other":    {Audiences: []string{"https://other.test"}, Accept: []string{"lab"}, Durability: audit.Synced},
-		},
-	})
-	return w
+	return self
 }
 
 func (w *world) openLog(t testing.TB) {

@@ -21,10 +21,10 @@ func (g *Guard) Which(ctx context.Context, c attest.Conn, among []string) []stri
 }
 
 // proveLocal attests the other end of a connection as what the credential asks for.
-func (g *Guard) proveLocal(ctx context.Context, a *Attempt, c *Credential) (*identity.Proof, error) {
+func (g *Guard) proveLocal(ctx context.Context, v *view, a *Attempt, c *Credential) (*identity.Proof, error) {
 	switch {
 	case c.runAs != "":
-		return g.actAs(ctx, a, c)
+		return g.actAs(ctx, v, a, c)
 	case c.user:
 		return g.c.Local.ProveUser(ctx, *c.conn)
 	}
@@ -34,7 +34,7 @@ func (g *Guard) proveLocal(ctx context.Context, a *Attempt, c *Credential) (*ide
 // actAs lets a local user act as an account if policy allows them workload.run on
 // it. That is a decision of its own, with a record of its own; a refusal comes back
 // as the *fault.Error that the caller gets.
-func (g *Guard) actAs(ctx context.Context, a *Attempt, c *Credential) (*identity.Proof, error) {
+func (g *Guard) actAs(ctx context.Context, v *view, a *Attempt, c *Credential) (*identity.Proof, error) {
 	user, err := g.c.Local.ProveUser(ctx, *c.conn)
 	if err != nil {
 		return nil, err
@@ -44,11 +44,11 @@ func (g *Guard) actAs(ctx context.Context, a *Attempt, c *Credential) (*identity
 		return user, refusal{accountUnknown, "no service account is called " + strconv.Quote(c.runAs)}
 	}
 	run := Attempt{Action: ActionRun, Resource: ToAccount(c.runAs), Peer: a.Peer, Caller: c.conn, TraceID: a.TraceID}
-	d := g.decide(user, ActionRun, nil, &run, g.c.Now())
+	d := v.decide(user, ActionRun, nil, &run, g.c.Now())
 	if f, counted := g.crowdedUser(&run, user, &d); counted {
 		return nil, f
 	}
-	id, err := g.append(g.decisionRecord(audit.Admit, &run, user, &d), audit.Written)
+	id, err := g.append(g.decisionRecord(v, audit.Admit, &run, user, &d), audit.Written)
 	if err != nil {
 		return nil, err
 	}

@@ -3,7 +3,9 @@ package guard
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/sallyport-dev/sallyport/internal/audit"
@@ -15,10 +17,7 @@ import (
 // ErrUnissued is what every method of a Pass says that no guard made.
 var ErrUnissued = errors.New("this pass was not issued by a guard")
 
-// ErrDrained ends passes when the server shuts down.
-var ErrDrained = errors.New("the server is shutting down")
-
-// errClosed ends a pass whose holder closed it.
+// errClosed says of a pass that its holder closed it.
 var errClosed = errors.New("the pass is closed")
 
 // A Pass is proof inside the process that credentials were checked, a decision
@@ -51,14 +50,22 @@ const closeAfter = time.Second
 
 type receipt struct {
 	guard     *Guard
-	proof     *identity.Proof
+	entry     entry
 	attempt   Attempt
 	admission Admission
 	started   time.Time
+	view      *view // by which it was admitted
+	state     atomic.Pointer[standing]
+	leave     func() // gives back its place among those at once
+
+	// where it is among the live sessions; guarded by list.mu
+	list          *liveShard
+	before, after *receipt
+	gone          bool
 
 	mu     sync.Mutex
 	done   chan struct{} // made when Done is first called
-	err    error         // why the pass ended; nil while it lives
+	ended  *ending       // why the pass ended; nil while it lives
 	closed bool          // its holder has called Close
 }
 
@@ -77,9 +84,10 @@ func (p *Pass) Still(ctx context.Context) error {
 	if p == nil || p.r == nil {
 		return ErrUnissued
 	}
-	if err := p.r.proof.Still(ctx); err != nil {
+	g := p.r.guard
+	if err := g.still(ctx, g.view.Load(), &p.r.entry); err != nil {
 		code, f := explain(err)
-		return p.r.guard.refuse(&p.r.attempt, p.r.proof, code, err.Error(), f)
+		return g.refuse(&p.r.attempt, p.r.entry.proof, code, err.Error(), f)
 	}
 	return nil
 }
@@ -91,18 +99,26 @@ func (p *Pass) Check(ctx context.Context, action string, vars policy.Vars) error
 		return ErrUnissued
 	}
 	if err := p.Err(); err != nil {
+		if f, ok := errors.AsType[*fault.Error](err); ok {
+			return f
+		}
 		return fault.New(fault.Denied, err, "the session has ended")
 	}
-	if err := p.Still(ctx); err != nil {
-		return err
-	}
-	g, a := p.r.guard, p.r.attempt
+	g, a, v, now := p.r.guard, p.r.attempt, p.r.guard.view.Load(), p.r.guard.c.Now()
 	a.Action, a.Request = action, vars
-	d := g.decide(p.r.proof, action, vars, &a, g.c.Now())
-	id, err := g.append(g.decisionRecord(audit.Check, &a, p.r.proof, &d), g.durability(&a, &d))
+	var at standing
+	if e := g.proven(ctx, p.r, v, &at, now); e != nil {
+		return g.refuse(&a, p.r.entry.proof, string(e.reason), fmt.Sprint(e.cause), e.fault(""))
+	}
+	d := v.decide(p.r.entry.proof, action, vars, &a, now)
+	if d.Allow && d.LiveToken && at.expired {
+		return g.refuse(&a, p.r.entry.proof, string(tokenExpired), "a rule demands a live token", tokenExpired.Fault())
+	}
+	id, err := g.append(g.decisionRecord(v, audit.Check, &a, p.r.entry.proof, &d), v.durability(&a, &d))
 	if err != nil {
 		return err
 	}
+	g.counts.decided(a.Service, string(d.Reason))
 	if !d.Allow {
 		f := notAllowed(&d)
 		f.Decision = id
@@ -111,7 +127,8 @@ func (p *Pass) Check(ctx context.Context, action string, vars policy.Vars) error
 	return nil
 }
 
-// Done is closed when the session must end, or was closed.
+// Done is closed when the session must end, or was closed. It costs a lock that nobody
+// else wants, and a channel.
 func (p *Pass) Done() <-chan struct{} {
 	if p == nil || p.r == nil {
 		ended := make(chan struct{})
@@ -119,33 +136,40 @@ func (p *Pass) Done() <-chan struct{} {
 		return ended
 	}
 	r := p.r
-	r.guard.mu.Lock()
-	defer r.guard.mu.Unlock()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.done == nil {
 		r.done = make(chan struct{})
-		switch {
-		case r.err != nil:
+		if r.ended != nil || r.closed {
 			close(r.done)
-		case r.guard.closed.Load():
-			r.err = ErrDrained
-			close(r.done)
-		default:
-			r.guard.waiting[r] = struct{}{}
 		}
 	}
 	return r.done
 }
 
-// Err says why the pass ended; nil while it lives.
+// Err says why the session must end: a *fault.Error with what the caller is told, whose
+// Code is Busy if the caller should begin another, Unproven if its credential is good no
+// longer, Denied for everything else. It is nil while the session may go on.
 func (p *Pass) Err() error {
 	if p == nil || p.r == nil {
 		return ErrUnissued
 	}
 	p.r.mu.Lock()
 	defer p.r.mu.Unlock()
-	return p.r.err
+	switch {
+	case p.r.ended != nil:
+		return p.r.ended.fault(p.r.admission.ID)
+	case p.r.closed:
+		return errClosed
+	}
+	return nil
+}
+
+// mayGoOn reports whether r neither ended nor was closed.
+func (r *receipt) mayGoOn() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.ended == nil && !r.closed
 }
 
 // A Summary is what a finished session was.
@@ -154,51 +178,62 @@ type Summary struct {
 	BytesOut int64 // to the caller
 }
 
-// Close ends the pass. One that lived a second or longer gets a closing record;
-// the error says that it could not be made. A second Close does nothing.
+// Close ends the pass: its holder has closed what it was for. A session that was ended,
+// and one that lived a second or longer, gets a closing record; the error says that it
+// could not be made. A second Close does nothing.
 func (p *Pass) Close(s Summary) error {
 	if p == nil || p.r == nil {
 		return ErrUnissued
 	}
 	r := p.r
 	r.mu.Lock()
-	again := r.closed
+	if r.closed {
+		r.mu.Unlock()
+		return nil
+	}
 	r.closed = true
+	if r.done != nil && r.ended == nil {
+		close(r.done)
+	}
+	end := r.ended
 	r.mu.Unlock()
-	why := r.end(errClosed)
-	lived := r.guard.c.Now().Sub(r.started)
-	if again || lived < closeAfter {
+	r.leaves()
+	r.leave()
+	now := r.guard.c.Now()
+	lived := now.Sub(r.started)
+	if end == nil && lived < closeAfter {
 		return nil
 	}
 	rec := r.guard.payload(&r.attempt)
 	rec.Vars = nil // the admitting record has them
-	name(&rec, r.proof)
+	name(&rec, r.entry.proof)
 	rec.BytesIn, rec.BytesOut, rec.DurationMS = s.BytesIn, s.BytesOut, lived.Milliseconds()
 	rec.Detail = "of " + r.admission.ID
-	if errors.Is(why, ErrDrained) {
-		rec.Reason = string(guardClosed)
+	if end != nil {
+		rec.Reason, rec.EndingMS = string(end.reason), max(now.Sub(end.at).Milliseconds(), 1)
+		if end.cause != nil {
+			rec.Detail += "; " + end.cause.Error()
+		}
+		r.guard.counts.ended(r.attempt.Service, end.reason, now.Sub(end.at))
 	}
-	_, err := r.guard.append(&audit.Record{Kind: audit.Close, Service: r.attempt.Service, Payload: rec}, audit.Written)
+	_, err := r.guard.append(&audit.Record{Kind: audit.Close, Service: r.attempt.Service, Policy: r.state.Load().view.Policy.Revision(), Payload: rec}, audit.Written)
 	return err
 }
 
-// end makes err the reason why the pass ended, unless it has one, and returns the
-// reason it has.
-func (r *receipt) end(err error) error {
+// end makes e the reason why the pass ended, unless it has one or was closed, and returns
+// the reason it has.
+func (r *receipt) end(e ending) ending {
 	r.mu.Lock()
-	waited := r.done != nil
-	if r.err == nil {
-		r.err = err
-		if waited {
-			close(r.done)
-		}
+	defer r.mu.Unlock()
+	switch {
+	case r.ended != nil:
+		return *r.ended
+	case r.closed:
+		return ending{}
 	}
-	why := r.err
-	r.mu.Unlock()
-	if waited { // most requests are over before anybody could wait
-		r.guard.mu.Lock()
-		delete(r.guard.waiting, r)
-		r.guard.mu.Unlock()
+	r.ended = &e
+	if r.done != nil {
+		close(r.done)
 	}
-	return why
+	return e
 }

@@ -37,6 +37,18 @@ const (
 	serviceUnknown    Reason = "service_unknown"
 	accountUnknown    Reason = "account_unknown" // nobody may run as what is not there
 	guardClosed       Reason = "shutting_down"
+	rateLimited       Reason = "rate_limited"
+	tooConcurrent     Reason = "too_many_at_once"
+)
+
+// Why a session ended that had begun.
+const (
+	revoked         Reason = "revoked"          // its credential, or something that it hangs on
+	sessionKilled   Reason = "session_killed"   // by an operator
+	sessionOver     Reason = "max_session"      // its time is over
+	policyChanged   Reason = "policy_changed"   // it would be refused now
+	providerChanged Reason = "provider_changed" // its provider's entry in the file is another
+	tokenExpired    Reason = "token_expired"    // and policy demands a live one
 )
 
 // Fault returns what the caller is told, without a record.
@@ -76,8 +88,20 @@ func (r Reason) public() (fault.Code, string) {
 		return fault.Unproven, "no identity for this caller"
 	case guardClosed:
 		return fault.Busy, "shutting down"
-	case issuerNotAccepted:
+	case issuerNotAccepted, providerChanged:
 		return fault.Unproven, "token not trusted"
+	case revoked:
+		return fault.Unproven, "credential revoked"
+	case tokenExpired:
+		return fault.Unproven, "token expired"
+	case sessionKilled:
+		return fault.Denied, "session ended by an operator"
+	case sessionOver:
+		return fault.Denied, "session is over its time"
+	case policyChanged:
+		return fault.Denied, "not allowed"
+	case rateLimited, tooConcurrent:
+		return fault.TooMany, "too many requests"
 	}
 	return fault.Unproven, "credential not accepted"
 }

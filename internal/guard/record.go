@@ -35,7 +35,7 @@ func name(p *audit.Payload, proof *identity.Proof) {
 	}
 }
 
-func (g *Guard) decisionRecord(kind audit.Kind, a *Attempt, proof *identity.Proof, d *policy.Decision) *audit.Record {
+func (g *Guard) decisionRecord(v *view, kind audit.Kind, a *Attempt, proof *identity.Proof, d *policy.Decision) *audit.Record {
 	p := g.payload(a)
 	name(&p, proof)
 	p.Reason, p.Shadow, p.Near = string(d.Reason), d.Shadow, d.Near
@@ -48,7 +48,7 @@ func (g *Guard) decisionRecord(kind audit.Kind, a *Attempt, proof *identity.Proo
 		}
 		p.Vars[r.Name] = r.Value
 	}
-	rec := &audit.Record{Kind: kind, Decision: audit.Deny, Rule: d.Rule, Service: a.Service, Policy: g.policy.Load().Revision(), Payload: p}
+	rec := &audit.Record{Kind: kind, Decision: audit.Deny, Rule: d.Rule, Service: a.Service, Policy: v.Policy.Revision(), Payload: p}
 	if d.Allow {
 		rec.Decision = audit.Allow
 	}
@@ -69,11 +69,12 @@ func (g *Guard) refuse(a *Attempt, proof *identity.Proof, code, why string, f *f
 	}
 	p.Reason, p.Detail = code, why
 	id, err := g.append(&audit.Record{Kind: audit.Refuse, Decision: audit.Deny, Service: a.Service,
-		Policy: g.policy.Load().Revision(), Payload: p}, audit.Written)
+		Policy: g.view.Load().Policy.Revision(), Payload: p}, audit.Written)
 	if err != nil {
 		return fault.Of(err)
 	}
 	f.Decision = id
+	g.counts.decided(a.Service, code)
 	return f
 }
 

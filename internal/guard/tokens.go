@@ -2,6 +2,7 @@ package guard
 
 import (
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/sallyport-dev/sallyport/internal/identity"
@@ -20,12 +21,21 @@ type tokenCache struct{ shards [tokenShards]tokenShard }
 
 type tokenShard struct {
 	mu     sync.RWMutex
-	proofs map[[32]byte]*identity.Proof
+	proofs map[[32]byte]entry
+}
+
+// entry is a proof, who made it, and the revocations that it was last held against.
+// Sessions hang off it.
+type entry struct {
+	proof   *identity.Proof
+	prover  BearerProver   // nil for attested callers
+	checked *atomic.Uint64 // generation of the revocations; nil for attested callers
+	hash    string         // SHA-256 of the token; "" for attested callers
 }
 
 func (c *tokenCache) shard(hash [32]byte) *tokenShard { return &c.shards[hash[0]%tokenShards] }
 
-func (c *tokenCache) get(hash [32]byte) (*identity.Proof, bool) {
+func (c *tokenCache) get(hash [32]byte) (entry, bool) {
 	s := c.shard(hash)
 	s.mu.RLock()
 	defer s.mu.RUnlock()
@@ -35,16 +45,16 @@ func (c *tokenCache) get(hash [32]byte) (*identity.Proof, bool) {
 
 // put remembers p. A full shard first loses what has expired, then one at
 // random: map iteration begins anywhere, so nobody can choose whom to push out.
-func (c *tokenCache) put(hash [32]byte, p *identity.Proof, now time.Time) {
+func (c *tokenCache) put(hash [32]byte, p entry, now time.Time) {
 	s := c.shard(hash)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.proofs == nil {
-		s.proofs = map[[32]byte]*identity.Proof{}
+		s.proofs = map[[32]byte]entry{}
 	}
 	if len(s.proofs) >= tokensInShard {
 		for k, old := range s.proofs {
-			if old.Expires.Before(now) {
+			if old.proof.Expires.Before(now) {
 				delete(s.proofs, k)
 			}
 		}

@@ -21,6 +21,12 @@ type Proof struct {
 	// TokenID is the `jti` of the token shown, or "".
 	TokenID string
 
+	// KeyID is the `kid` of the key that signed the token, or "".
+	KeyID string
+
+	// Issued is the token's `iat`; zero if it has none.
+	Issued time.Time
+
 	// Expires is when the proof ends by itself; zero if it does not.
 	Expires time.Time
 

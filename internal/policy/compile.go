@@ -29,7 +29,7 @@ func Compile(cfg Config, w World) (*Snapshot, error) {
 	if len(c.bad) > 0 {
 		return nil, errors.Join(c.bad...)
 	}
-	return newSnapshot(rules, off, w), nil
+	return newSnapshot(rules, off, w, c.groups), nil
 }
 
 // compiler collects mistakes while it reads a Config.
@@ -145,7 +145,7 @@ func (c *compiler) builtIn(path string, r Rule) {
 		c.mistake(path+".name", "%q: names that begin with %q belong to built-in rules, and those are %s and %s", r.Name, reserved, mintOwn, adminUIDs)
 	case r.Mode != "off":
 		c.mistake(path+".mode", "%q: a built-in rule can only be switched off, by mode: \"off\"", r.Mode)
-	case len(r.Allow)+len(r.Deny)+len(r.To)+len(r.Role)+len(r.Actions)+len(r.When) > 0:
+	case len(r.Allow)+len(r.Deny)+len(r.To)+len(r.Role)+len(r.Actions)+len(r.When)+len(r.Require) > 0:
 		c.mistake(path, "a built-in rule is switched off by name and mode alone: remove the rest")
 	}
 }
@@ -162,10 +162,21 @@ func (c *compiler) rule(path string, r Rule) *rule {
 	switch {
 	case len(r.Allow) > 0 && len(r.Deny) > 0:
 		c.mistake(path, "both allow and deny are set: write one rule for each")
-	case len(r.Allow)+len(r.Deny) == 0:
+	case len(r.Allow)+len(r.Deny)+len(r.Require) == 0:
 		c.mistake(path, "neither allow nor deny is set: write one of them with at least one member")
+	case len(r.Deny) > 0 && len(r.Require) > 0:
+		c.mistake(path+".require", "what is denied has no obligations: remove require, or deny")
 	}
-	out.members = append(c.members(path+".allow", r.Allow, false), c.members(path+".deny", r.Deny, true)...)
+	for i, o := range r.Require {
+		if o != liveToken {
+			c.mistake(fmt.Sprintf("%s.require[%d]", path, i), "%q is not an obligation: known is %s", o, liveToken)
+		}
+		out.liveToken = true
+	}
+	if out.require = len(r.Allow)+len(r.Deny) == 0; out.require {
+		out.members = []memberKey{{kind: everyone}}
+	}
+	out.members = append(out.members, append(c.members(path+".allow", r.Allow, false), c.members(path+".deny", r.Deny, true)...)...)
 	acts := c.ruleActions(path, r)
 	out.actions = acts.texts
 	if r.Role != "" {

@@ -56,6 +56,9 @@ type Decision struct {
 	// Reads is set when Rule allowed through a role that marks the action as a read.
 	Reads bool
 
+	// LiveToken is set when a rule demands that what is allowed ends with the token.
+	LiveToken bool
+
 	// Near is, when nothing matched, the allow rule that came nearest: the first
 	// whose condition stood in the way, else the first over the same resource
 	// and member that lacks the action. After DenyRuleError it is Rule.
@@ -152,6 +155,19 @@ func (b *bucket) candidates(dst []int32, p *identity.Principal) []int32 {
 	return dst
 }
 
+// Includes reports whether p is, or is one of, m.
+func (s *Snapshot) Includes(m identity.Member, p *identity.Principal) bool {
+	if m.Group == "" {
+		return slices.Contains(p.Members(), m.Text)
+	}
+	b := &bucket{byMember: map[memberKey][]int32{}}
+	for _, k := range s.groups[m.Group] {
+		b.kinds |= k.kind
+		b.byMember[k] = []int32{0}
+	}
+	return len(b.candidates(nil, p)) > 0
+}
+
 // walk is one decision in the making.
 type walk struct {
 	q    *Query
@@ -169,7 +185,7 @@ type walk struct {
 // decided, only shadow rules are still evaluated.
 func (w *walk) visit(r *rule) {
 	if !r.covers(w.q.Action) {
-		if w.d.Near == "" && !r.deny && !r.shadow && !w.done {
+		if w.d.Near == "" && !r.deny && !r.shadow && !r.require && !w.done {
 			w.d.Near = r.name
 		}
 		return
@@ -177,7 +193,7 @@ func (w *walk) visit(r *rule) {
 	matched, err := true, error(nil)
 	if c := r.condition(w.q.Action); c != nil {
 		w.reads.join(&c.reads)
-		if w.done && !r.shadow {
+		if w.done && !r.shadow && !r.liveToken {
 			return
 		}
 		if w.act == nil {
@@ -188,7 +204,10 @@ func (w *walk) visit(r *rule) {
 	switch {
 	case r.shadow:
 		w.shadow(r, matched, err)
+	case r.require:
+		w.d.LiveToken = w.d.LiveToken || matched || err != nil
 	case w.done:
+		w.d.LiveToken = w.d.LiveToken || r.liveToken && matched && err == nil
 	case r.deny && err != nil:
 		w.decide(r.name, DenyRuleError)
 		w.d.Near, w.d.NearWhy = r.name, whyFailed(err)
@@ -198,6 +217,7 @@ func (w *walk) visit(r *rule) {
 	case matched && err == nil:
 		w.decide(r.name, Allowed)
 		w.d.Reads = covers(r.reads, w.q.Action)
+		w.d.LiveToken = w.d.LiveToken || r.liveToken
 	case !w.failed:
 		w.failed, w.nearErr = true, err
 		w.d.Near = r.name
@@ -215,6 +235,8 @@ func (w *walk) shadow(r *rule, matched bool, err error) {
 		w.d.Shadow = append(w.d.Shadow, "error:"+r.name)
 	case matched && r.deny:
 		w.d.Shadow = append(w.d.Shadow, "deny:"+r.name)
+	case matched && r.require:
+		w.d.Shadow = append(w.d.Shadow, "require:"+r.name)
 	case matched:
 		w.d.Shadow = append(w.d.Shadow, "allow:"+r.name)
 	}

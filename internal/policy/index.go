@@ -25,6 +25,8 @@ type Snapshot struct {
 	byResource map[Resource]*bucket
 	globs      []globBucket // audience patterns with a star
 
+	groups map[string][]memberKey // local ones
+
 	mintOwn      bool
 	admins       map[string]struct{} // subjects of user:local/UID; nil when the built-in rule is off
 	audiences    map[string]struct{}
@@ -39,6 +41,8 @@ func (s *Snapshot) Revision() string { return s.revision }
 type rule struct {
 	name         string
 	deny, shadow bool
+	require      bool // it neither allows nor denies
+	liveToken    bool // its obligation
 	members      []memberKey
 	to           []Resource
 	actions      []string // exact ones and FAMILY.*
@@ -133,7 +137,7 @@ type globBucket struct {
 	*bucket
 }
 
-func newSnapshot(rules []*rule, off map[string]bool, w World) *Snapshot {
+func newSnapshot(rules []*rule, off map[string]bool, w World, groups map[string][]memberKey) *Snapshot {
 	slices.SortStableFunc(rules, func(a, b *rule) int {
 		switch {
 		case a.deny == b.deny:
@@ -145,6 +149,7 @@ func newSnapshot(rules []*rule, off map[string]bool, w World) *Snapshot {
 	})
 	s := &Snapshot{
 		rules:        rules,
+		groups:       groups,
 		byResource:   map[Resource]*bucket{},
 		mintOwn:      !off[mintOwn],
 		audiences:    map[string]struct{}{},
@@ -193,6 +198,9 @@ func (s *Snapshot) hash(w World) string {
 		if len(r.reads) > 0 { // or the revisions of all that there is would change
 			write(h, "reads")
 			write(h, slices.Sorted(slices.Values(r.reads))...)
+		}
+		if r.liveToken {
+			write(h, "require", liveToken, flag(r.require))
 		}
 		var to, members []string
 		for _, res := range r.to {

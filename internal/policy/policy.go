@@ -17,7 +17,7 @@
 //   - time zones by name are absent: timestamps are read in UTC (a zone is a
 //     file that is read when the condition runs).
 //
-// Obligations, actor chains, tests, explain and replay are not here yet. Who a
+// Actor chains, tests and replay are not here yet. Who a
 // principal is, is package identity's business; who is asked, and that decisions
 // are recorded before they take effect, is internal/guard's.
 package policy
@@ -59,8 +59,9 @@ type Role struct {
 	Reads []string `yaml:"reads,omitempty"`
 }
 
-// A Rule allows or denies. Exactly one of Allow and Deny, and exactly one of
-// Role and Actions is set.
+// A Rule allows, denies, or adds an obligation to what others allow. At most one of
+// Allow and Deny, and exactly one of Role and Actions is set; without Allow and Deny,
+// Require is.
 type Rule struct {
 	// Name is unique and goes into every record. Names that begin with
 	// "sallyport:" belong to built-in rules; an entry with such a name and Mode
@@ -87,10 +88,19 @@ type Rule struct {
 	// no condition.
 	When string `yaml:"when,omitempty"`
 
+	// Require are obligations: "live_token". Those of every allow rule that matches hold,
+	// not only of the one that decides; those of a rule without Allow and Deny hold
+	// whoever allowed. One whose condition fails to evaluate holds.
+	Require []string `yaml:"require,omitempty"`
+
 	// Mode is "enforce" (the default), "shadow" (recorded, not enforced), or for
 	// a built-in rule "off".
 	Mode string `yaml:"mode,omitempty"`
 }
+
+// liveToken is the obligation that a session ends with the token that it began with.
+// Without it the end of a token is a new decision, and no end.
+const liveToken = "live_token"
 
 // World says which names exist outside the rules.
 type World struct {

@@ -174,6 +174,7 @@ type unmapped struct {
 	BytesIn    int64             `json:"bytes_in,omitzero"`
 	BytesOut   int64             `json:"bytes_out,omitzero"`
 	DurationMS int64             `json:"duration_ms,omitzero"`
+	EndingMS   int64             `json:"ending_ms,omitzero"`
 	TornBytes  int64             `json:"truncated_bytes,omitzero"`
 	Version    string            `json:"version,omitzero"`
 }
@@ -197,7 +198,7 @@ func event(m *emitter, l *audit.Line, p *audit.Payload) *ocsfEvent {
 		Unmapped: unmapped{
 			Seq: l.Seq, Kind: l.Kind, State: l.State, Leaf: l.Leaf, Actors: p.Actors, Attested: p.Attested, TokenID: p.TokenID, Resource: p.Resource,
 			Replica: p.Replica, TraceID: p.TraceID, Vars: p.Vars, Shadow: p.Shadow, Near: p.Near, Entries: p.Entries, Count: p.Count, Unverified: p.Unverified,
-			BytesIn: p.BytesIn, BytesOut: p.BytesOut, DurationMS: p.DurationMS, TornBytes: p.TornBytes, Version: p.Version,
+			BytesIn: p.BytesIn, BytesOut: p.BytesOut, DurationMS: p.DurationMS, EndingMS: p.EndingMS, TornBytes: p.TornBytes, Version: p.Version,
 		},
 	}
 	ev.outcome(l)

@@ -32,6 +32,12 @@ func TestScripts(t *testing.T) {
 		Dir: "testdata",
 		Setup: func(e *testscript.Env) error {
 			upstream := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if r.URL.Path == "/v1/stream" { // until somebody hangs up
+					_, _ = fmt.Fprintln(w, "the stream begins")
+					_ = http.NewResponseController(w).Flush()
+					<-r.Context().Done()
+					return
+				}
 				_, _ = fmt.Fprintf(w, "upstream saw %s %s authorization=%q user=%q\n", r.Method, r.RequestURI, r.Header.Get("Authorization"), r.Header.Get("X-Forwarded-User"))
 			}))
 			e.Defer(upstream.Close)

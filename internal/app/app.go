@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/sallyport-dev/sallyport/internal/attest"
@@ -21,11 +22,9 @@ import (
 	"github.com/sallyport-dev/sallyport/internal/config"
 	"github.com/sallyport-dev/sallyport/internal/federation"
 	"github.com/sallyport-dev/sallyport/internal/gateway"
-	"github.com/sallyport-dev/sallyport/internal/gateway/httpproxy"
 	"github.com/sallyport-dev/sallyport/internal/guard"
 	"github.com/sallyport-dev/sallyport/internal/issuer"
 	"github.com/sallyport-dev/sallyport/internal/keys"
-	"github.com/sallyport-dev/sallyport/internal/policy"
 	"github.com/sallyport-dev/sallyport/internal/sealing"
 	"github.com/sallyport-dev/sallyport/internal/store"
 )
@@ -37,6 +36,11 @@ type Options struct {
 	Now     func() time.Time                           // default time.Now
 	Listen  func(address string) (net.Listener, error) // default TCP
 	Ready   func() error                               // is called when everything serves; its error ends Run
+
+	// File is what the Config was read from; it is read again when it changes and for
+	// each value on Hangup. Default: it stays as it is.
+	File   string
+	Hangup <-chan os.Signal
 
 	// Dev lets loopback callers be believed where the system cannot attest them: each
 	// door gives its account to whoever reaches it.
@@ -68,6 +72,9 @@ type App struct {
 	log      *audit.Log
 	keys     *keys.Set
 	guard    *guard.Guard
+	self     guard.BearerProver // of our own tokens
+	ruling   ruling
+	draining atomic.Bool
 	servers  []*server
 	shares   shares
 	networks []*attest.Network // of doors elsewhere
@@ -124,7 +131,7 @@ func New(ctx context.Context, c *config.Config, o Options) (_ *App, err error) {
 	if err := a.openOutside(ctx, kek); err != nil {
 		return nil, err
 	}
-	if err := a.wire(); err != nil {
+	if err := a.wire(ctx, kek, previous); err != nil {
 		return nil, err
 	}
 	return a, nil
@@ -161,31 +168,37 @@ func (a *App) openLog(kek *sealing.Key, previous []*sealing.Key) error {
 }
 
 // wire builds guard, issuer, doors and gateways, and opens their listeners.
-func (a *App) wire() error {
+func (a *App) wire(ctx context.Context, kek *sealing.Key, previous []*sealing.Key) (err error) {
 	c := a.c
-	snapshot, err := policy.Compile(c.Config, c.World())
+	a.self, err = federation.NewSelf(c.Issuer.URL, a.keys.Source(keys.Tokens), c.TrustDomain, c.World().Accounts, a.o.Now)
 	if err != nil {
-		return fmt.Errorf("compile policies: %w", err)
+		return fmt.Errorf("own tokens: %w", err)
 	}
-	bearers, err := a.bearers()
+	a.ruling.config, a.ruling.seen = c, fingerprint(a.o.File)
+	rules, provers, err := a.rulesOf(c)
+	if err != nil {
+		return err
+	}
+	a.ruling.provers = provers
+	list, revoked, err := a.db.Revocations(ctx, kek, previous)
 	if err != nil {
 		return err
 	}
 	a.guard = guard.New(guard.Config{
-		Policy: snapshot, Services: a.services(), Bearers: bearers, Log: a.log, Room: a.log.Room, Replica: c.Replica, Now: a.o.Now, Logger: a.o.Logger,
-		Local: a.attestor(),
+		Policy: rules.Policy, Services: rules.Services, Bearers: rules.Bearers, Log: a.log, Keep: list.Keep, Room: a.log.Room, Replica: c.Replica,
+		Now: a.o.Now, Logger: a.o.Logger, Local: a.attestor(),
 	})
+	if err := a.guard.Restore(revoked); err != nil {
+		return fmt.Errorf("the revocations in the store: %w", err)
+	}
 	mint := issuer.New(c.Issuer, c.TrustDomain, a.algorithms(), a.keys, a.o.Now)
 	if err := a.serveDoors(mint); err != nil {
 		return err
 	}
-	if len(c.Services) > 0 {
-		core := gateway.Core{Guard: a.guard, Assert: mint, Logger: a.o.Logger}
-		var targets []httpproxy.Target
-		for i := range c.Services {
-			targets = append(targets, httpproxy.Target{Service: c.Services[i].Name, Config: *c.Services[i].HTTP})
-		}
-		if err := a.listen("gateway", c.Gateway.Listen, a.shares.gateway, func(string) http.Handler { return httpproxy.New(core, targets, Descriptors()/10) }); err != nil {
+	a.ruling.core = gateway.Core{Guard: a.guard, Assert: mint, Logger: a.o.Logger}
+	a.ruling.gateway.Store(a.proxy(c))
+	if c.Gateway.Listen != "" {
+		if err := a.listen("gateway", c.Gateway.Listen, a.shares.gateway, func(string) http.Handler { return http.HandlerFunc(a.serveGateway) }); err != nil {
 			return err
 		}
 	}
@@ -194,42 +207,26 @@ func (a *App) wire() error {
 	return a.listen("telemetry", c.Telemetry.Listen, a.shares.telemetry, func(string) http.Handler { return under("/metrics", metrics, &a.ready) })
 }
 
-func (a *App) bearers() ([]guard.BearerProver, error) {
-	self, err := federation.NewSelf(a.c.Issuer.URL, a.keys.Source(keys.Tokens), a.c.TrustDomain, a.c.World().Accounts, a.o.Now)
-	if err != nil {
-		return nil, fmt.Errorf("own tokens: %w", err)
-	}
-	out := []guard.BearerProver{self}
-	for _, p := range a.c.Providers {
-		prover, err := federation.New(p, a.c.TrustDomain, a.o.Now, a.o.Logger)
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, prover)
-	}
-	return out, nil
-}
-
 // services gives each service the durability that it, or the file as a whole, asks
 // for; calls otherwise wait for the write alone.
-func (a *App) services() map[string]guard.Service {
+func services(c *config.Config) map[string]guard.Service {
 	out := map[string]guard.Service{}
-	for i := range a.c.Services {
-		s := &a.c.Services[i]
+	for i := range c.Services {
+		s := &c.Services[i]
 		d := audit.Written
-		for _, asked := range []audit.Durability{a.c.Audit.Durability, s.Audit.Durability} {
+		for _, asked := range []audit.Durability{c.Audit.Durability, s.Audit.Durability} {
 			if asked != "" {
 				d = asked
 			}
 		}
-		out[s.Name] = guard.Service{Audiences: s.Audiences, Accept: s.Accept, Durability: d}
+		out[s.Name] = guard.Service{Audiences: s.Audiences, Accept: s.Accept, Durability: d, MaxSession: s.MaxSession, Limits: s.Limits}
 	}
 	return out
 }
 
 // Run serves until ctx ends or a listener fails, then shuts down: it stops
-// accepting, lets requests finish for up to 10 s, and signs the log's last
-// checkpoint.
+// accepting, tells those who hold streams to go elsewhere, lets requests finish for up
+// to 10 s, and signs the log's last checkpoint.
 func (a *App) Run(ctx context.Context) error {
 	detail := fmt.Sprintf("%d services, %d service accounts, %d providers", len(a.c.Services), len(a.c.ServiceAccounts), len(a.c.Providers))
 	if n := a.log.Lost(); n > 0 {
@@ -248,7 +245,7 @@ func (a *App) Run(ctx context.Context) error {
 	}
 	beside, stop := context.WithCancel(ctx)
 	var tasks sync.WaitGroup
-	for _, task := range []func(context.Context){a.turnKeys, a.retain, a.index.run, a.publish, a.follow} {
+	for _, task := range []func(context.Context){a.turnKeys, a.retain, a.index.run, a.publish, a.follow, a.sweep, a.watch} {
 		tasks.Go(func() { task(beside) })
 	}
 	a.stopTasks = func() { stop(); tasks.Wait() }
@@ -271,14 +268,28 @@ func (a *App) Run(ctx context.Context) error {
 	return errors.Join(err, a.shutdown())
 }
 
-// drain is how long requests may take to finish at shutdown.
-const drain = 10 * time.Second
+// drain is how long requests may take to finish at shutdown, and grace how much of that is
+// left for those that are told to end.
+const (
+	drain = 10 * time.Second
+	grace = 2 * time.Second
+)
+
+// lameDuck is how long, at shutdown, requests are still taken from connections that are
+// open: each answer says that it is the last one, so that none is lost.
+const lameDuck = 200 * time.Millisecond
 
 func (a *App) shutdown() error {
 	a.ready.set(false)
 	a.o.Logger.Info("shutting down")
+	a.draining.Store(true)
+	a.guard.Drain(isStream) // they may begin again elsewhere at once
+	if a.guard.Live() > 0 {
+		time.Sleep(lameDuck)
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), drain)
 	defer cancel()
+	late := time.AfterFunc(drain-grace, a.guard.Close)
 	done := make(chan error, len(a.servers))
 	for _, s := range a.servers {
 		go func() { done <- s.http.Shutdown(ctx) }()
@@ -289,13 +300,32 @@ func (a *App) shutdown() error {
 			errs = append(errs, fmt.Errorf("requests were cut off after %v: %w", drain, err))
 		}
 	}
+	late.Stop()
 	a.guard.Close()
+	a.awaitSessions(ctx)
 	a.stopTasks()
 	if err := a.guard.Note(ctx, guard.Event{Action: "server.stop"}); err != nil {
 		errs = append(errs, fmt.Errorf("record the stop: %w", errors.Unwrap(err)))
 	}
 	return errors.Join(append(errs, a.release())...)
 }
+
+// awaitSessions lets sessions that were told to end write their closing records: those on
+// connections that net/http gave away it does not wait for.
+func (a *App) awaitSessions(ctx context.Context) {
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for a.guard.Live() > 0 {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// isStream reports whether a session has no end of its own.
+func isStream(s *guard.Session) bool { return s.Action == "http.websocket" }
 
 // release closes what is open, in the order that loses nothing: the log first.
 func (a *App) release() error {

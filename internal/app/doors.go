@@ -201,7 +201,7 @@ const streamsPerConnection = 32
 const localHeaderBytes = 16 << 10
 
 func (a *App) serveAdmin() error {
-	_, err := a.serveUnix("admin", config.AdminSocket(a.c.DataDir), a.shares.admin, admin.New(a.guard, operator{a}, curator{a}))
+	_, err := a.serveUnix("admin", config.AdminSocket(a.c.DataDir), a.shares.admin, admin.New(a.guard, operator{a}, curator{a}, marshal{a}, marshal{a}))
 	return err
 }
 

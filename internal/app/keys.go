@@ -121,7 +121,12 @@ func (o operator) Rotate(ctx context.Context, names []string) error {
 
 // Revoke implements admin.Keys.
 func (o operator) Revoke(ctx context.Context, kid string) error {
-	return kept(o.app.keys.Revoke(ctx, kid, o.app.recordKeys))
+	if err := kept(o.app.keys.Revoke(ctx, kid, o.app.recordKeys)); err != nil {
+		return err
+	}
+	// sessions whose token has expired are asked for its key no more
+	_, _, err := o.app.guard.Revoke(guard.Revocation{Kind: guard.RevokeKey, Value: kid, Reason: "keys revoke"})
+	return err
 }
 
 func kept(err error) error {

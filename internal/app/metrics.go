@@ -6,6 +6,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/sallyport-dev/sallyport/internal/guard"
 )
 
 // metrics serves the server's numbers as Prometheus text. None of them waits for a disk.
@@ -41,5 +43,44 @@ func (a *App) metrics() http.Handler {
 	if a.follower != nil {
 		gauge("otlp_lag_entries", "Entries that the OTLP collector does not have yet.", func() float64 { return float64(a.follower.Lag()) })
 	}
+	r.MustRegister(decisions{a.guard})
+	r.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: "sallyport", Name: "config_in_force", Help: "1 while the file is what is in force, 0 while it is wrong, needs a restart, or is held."}, func() float64 {
+		if a.ruling.stale.Load() {
+			return 0
+		}
+		return 1
+	}))
+	r.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: "sallyport", Name: "revocations", Help: "Revocations in force."}, func() float64 { return float64(len(a.guard.Revocations())) }))
 	return promhttp.HandlerFor(r, promhttp.HandlerOpts{})
+}
+
+// decisions are the guard's numbers, by service and reason: services are those of the
+// file, and reasons are ours.
+type decisions struct{ guard *guard.Guard }
+
+var (
+	decided = prometheus.NewDesc("sallyport_decisions_total", `Decisions, by service ("" at our own doors) and reason; "allowed" are those that let something through.`, []string{"service", "reason"}, nil)
+	ended   = prometheus.NewDesc("sallyport_sessions_ended_total", "Live requests, streams and WebSockets that were ended, by why.", []string{"service", "reason"}, nil)
+	ending  = prometheus.NewDesc("sallyport_sessions_ending_seconds_total", "How long it took from the reason to the end, of all together.", []string{"service", "reason"}, nil)
+	going   = prometheus.NewDesc("sallyport_sessions", "Live requests, streams and WebSockets.", nil, nil)
+)
+
+// Describe implements prometheus.Collector.
+func (d decisions) Describe(c chan<- *prometheus.Desc) {
+	for _, x := range []*prometheus.Desc{decided, ended, ending, going} {
+		c <- x
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (d decisions) Collect(c chan<- prometheus.Metric) {
+	for _, n := range d.guard.Counts() {
+		if !n.Ended {
+			c <- prometheus.MustNewConstMetric(decided, prometheus.CounterValue, float64(n.N), n.Service, n.Reason)
+			continue
+		}
+		c <- prometheus.MustNewConstMetric(ended, prometheus.CounterValue, float64(n.N), n.Service, n.Reason)
+		c <- prometheus.MustNewConstMetric(ending, prometheus.CounterValue, n.Took.Seconds(), n.Service, n.Reason)
+	}
+	c <- prometheus.MustNewConstMetric(going, prometheus.GaugeValue, float64(d.guard.Live()))
 }

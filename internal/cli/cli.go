@@ -35,7 +35,7 @@ const (
 
 // commands are the subcommands; adding one is a file and a line here.
 func commands() []func(*env) *cobra.Command {
-	return []func(*env) *cobra.Command{serveCommand, devCommand, runCommand, runDoorCommand, tokenCommand, keysCommand, configCommand, policyCommand,
+	return []func(*env) *cobra.Command{serveCommand, devCommand, runCommand, runDoorCommand, tokenCommand, keysCommand, configCommand, policyCommand, sessionsCommand, revokeCommand,
 		auditCommand, doctorCommand, versionCommand}
 }
 

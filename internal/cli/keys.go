@@ -126,12 +126,7 @@ func refusedBy(status int, answer string) error {
 
 func (e *env) keyTable(list []admin.Key) error {
 	if e.output == "json" {
-		for _, k := range list {
-			if err := e.json(k); err != nil {
-				return err
-			}
-		}
-		return nil
+		return each(e, list)
 	}
 	w := tabwriter.NewWriter(e.out, 0, 0, 2, ' ', 0)
 	_, _ = fmt.Fprintln(w, "PURPOSE\tALGORITHM\tSTATE\tUNTIL\tSIGNS FROM\tKID")

@@ -4,6 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
+	"os/signal"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -22,7 +25,7 @@ func serveCommand(e *env) *cobra.Command {
 		for _, w := range cfg.Warnings() {
 			log.Warn(w)
 		}
-		a, err := app.New(cmd.Context(), cfg, app.Options{Version: version(), Logger: log, Ready: notifyReady})
+		a, err := app.New(cmd.Context(), cfg, app.Options{Version: version(), Logger: log, Ready: notifyReady, File: file, Hangup: hangups()})
 		if err != nil {
 			return refusedFile(err)
 		}
@@ -35,6 +38,13 @@ func serveCommand(e *env) *cobra.Command {
 		return nil
 	}}
 	configFlag(c, &file)
+	return c
+}
+
+// hangups tells of each SIGHUP: to read the file again.
+func hangups() <-chan os.Signal {
+	c := make(chan os.Signal, 1)
+	signal.Notify(c, syscall.SIGHUP)
 	return c
 }
 

@@ -3,7 +3,7 @@
 // struct; what a section means is said in the component's package.
 //
 // Every mistake is reported at once, with file, line, path and what would be
-// right. Reloading comes later.
+// right.
 package config
 
 import (
@@ -26,6 +26,7 @@ import (
 	"github.com/sallyport-dev/sallyport/internal/federation"
 	"github.com/sallyport-dev/sallyport/internal/gateway"
 	"github.com/sallyport-dev/sallyport/internal/gateway/all"
+	"github.com/sallyport-dev/sallyport/internal/guard"
 	"github.com/sallyport-dev/sallyport/internal/identity"
 	"github.com/sallyport-dev/sallyport/internal/issuer"
 	"github.com/sallyport-dev/sallyport/internal/policy"
@@ -65,6 +66,9 @@ type Config struct {
 	Services        []all.Service       `yaml:"services,omitempty"`
 
 	policy.Config `yaml:",inline"`
+
+	// Policy is how a changed file is put in force.
+	Policy guard.Reloading `yaml:"policy,omitempty"`
 
 	places decoder // where the file has what; empty if there was none
 }
@@ -176,6 +180,9 @@ func (c *Config) Complete(dir string) error {
 	}
 	for i := range c.Services {
 		m.join(at("services", i), c.Services[i].Complete())
+	}
+	if _, err := c.Policy.Percent(); err != nil {
+		m.join("policy", err)
 	}
 	c.checkListeners(&m)
 	c.checkAccounts(&m)

@@ -13,6 +13,7 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/sallyport-dev/sallyport/internal/fault"
 	"github.com/sallyport-dev/sallyport/internal/guard"
@@ -39,7 +40,17 @@ type Service struct {
 
 	// Audit overrides how durable its records are.
 	Audit Audit `yaml:"audit,omitempty"`
+
+	// MaxSession is how long a request, stream or WebSocket may last, whatever is allowed
+	// by then. Default 12h.
+	MaxSession time.Duration `yaml:"max_session,omitempty"`
+
+	// Limits are how much may be asked of it. Default: no limit.
+	Limits guard.Limits `yaml:"limits,omitempty"`
 }
+
+// maxSession is the default of MaxSession.
+const maxSession = 12 * time.Hour
 
 // Audit is how a service's decisions are recorded.
 type Audit struct {
@@ -70,6 +81,13 @@ func (s *Service) Complete() error {
 	if len(s.Accept) == 0 {
 		s.Accept = []string{identity.Self}
 	}
+	if s.MaxSession == 0 {
+		s.MaxSession = maxSession
+	}
+	if s.MaxSession < time.Second {
+		bad = append(bad, fmt.Errorf("max_session: %v is less than a second", s.MaxSession))
+	}
+	bad = append(bad, s.Limits.Complete())
 	return errors.Join(bad...)
 }
 

@@ -1,6 +1,8 @@
 package guard
 
 import (
+	"errors"
+	"fmt"
 	"math"
 	"sync"
 	"time"
@@ -28,6 +30,26 @@ type Limit struct {
 }
 
 func (l Limit) none() bool { return l.Rate <= 0 && l.Concurrent <= 0 }
+
+// Complete reports every mistake below "services[i]".
+func (l *Limits) Complete() error {
+	var bad []error
+	for _, x := range []struct {
+		path string
+		Limit
+	}{{"limits.per_principal", l.PerPrincipal}, {"limits.all", l.All}} {
+		if x.Rate < 0 || math.IsNaN(x.Rate) || math.IsInf(x.Rate, 0) {
+			bad = append(bad, fmt.Errorf("%s.rate: %v: want requests a second, such as 50", x.path, x.Rate))
+		}
+		if x.Burst < 0 || x.Burst > 0 && x.Rate == 0 {
+			bad = append(bad, fmt.Errorf("%s.burst: %d: want how many requests of rate may come at once", x.path, x.Burst))
+		}
+		if x.Concurrent < 0 {
+			bad = append(bad, fmt.Errorf("%s.concurrent: %d is negative", x.path, x.Concurrent))
+		}
+	}
+	return errors.Join(bad...)
+}
 
 // limits are what is under way of services that have a limit.
 type limits struct {

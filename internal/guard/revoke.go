@@ -2,9 +2,11 @@ package guard
 
 import (
 	"cmp"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -199,7 +201,7 @@ func (g *Guard) reusable(id string, proof *identity.Proof) string {
 // is wrong with it; any other means that it is in force, but not kept for a restart.
 func (g *Guard) Revoke(r Revocation) (Revocation, int, error) {
 	now := g.c.Now()
-	r.ID, r.At = newTokenID(), now
+	r.ID, r.At = strings.ToLower(rand.Text()), now
 	if r.Until.IsZero() {
 		r.Until = now.Add(credentialLife)
 	}

@@ -74,6 +74,7 @@ func migrations() []string {
 			created BIGINT NOT NULL, kek TEXT NOT NULL, secret BLOB NOT NULL)`,
 		`ALTER TABLE signing_keys ADD COLUMN activates BIGINT NOT NULL DEFAULT 0`,
 		`ALTER TABLE signing_keys ADD COLUMN revoked BIGINT NOT NULL DEFAULT 0`,
+		`CREATE TABLE revocations (one INTEGER PRIMARY KEY CHECK (one = 1), kek TEXT NOT NULL, sealed BLOB NOT NULL)`,
 	}
 }
 

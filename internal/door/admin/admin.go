@@ -1,6 +1,6 @@
 // Package admin is the door through which a local operator administers the server:
-// plain HTTP and JSON over data_dir/admin.sock. `sallyport keys`, `audit erase` and
-// `audit prune` are its clients.
+// plain HTTP and JSON over data_dir/admin.sock. `sallyport keys`, `sessions`, `revoke`,
+// `policy apply`, `audit erase` and `audit prune` are its clients.
 //
 // Who asks is attested by uid; whether they may is decided as admin.* and recorded
 // before anything happens. The people's console comes later.
@@ -123,8 +123,9 @@ type Door struct {
 }
 
 // New returns a Door.
-func New(g door.Guard, k Keys, l Log) *Door {
+func New(g door.Guard, k Keys, l Log, live Live, rules Rules) *Door {
 	d := &Door{guard: g, keys: k, log: l, mux: http.NewServeMux()}
+	d.serveLive(live, rules)
 	d.serve("GET "+KeysPath, "admin.keys.list", func(*http.Request) (change, error) { return change{do: d.listed(nil)}, nil })
 	d.serve("POST "+RotatePath, "admin.keys.rotate", func(r *http.Request) (change, error) {
 		var in Rotate
@@ -251,10 +252,12 @@ func fail(w http.ResponseWriter, err error) {
 	switch {
 	case errors.Is(err, token.ErrUnknownKey):
 		f = fault.New(fault.Absent, err, "there is no such key, or it was revoked before")
-	case errors.Is(err, ErrPurpose):
+	case errors.Is(err, ErrPurpose), errors.Is(err, guard.ErrRevocation):
 		f = fault.New(fault.Invalid, err, err.Error())
-	case errors.Is(err, ErrKept):
+	case errors.Is(err, ErrKept), errors.Is(err, ErrNotApplied):
 		f = fault.New(fault.Denied, err, err.Error())
+	case errors.Is(err, guard.ErrNotRevoked), errors.Is(err, errNoSession):
+		f = fault.New(fault.Absent, err, err.Error())
 	}
 	answer(w, door.Status(w.Header(), f), Problem{f.Public, f.Decision})
 }

@@ -284,7 +284,7 @@ func (x *exported) end() error {
 	for _, name := range x.early {
 		x.NotChecked = append(x.NotChecked, fmt.Sprintf("checkpoint %s: it is not between the first and the last entry of this export", name))
 	}
-	if x.Withheld > 0 || !x.whole || x.Sealed > 0 || x.Open == 0 {
+	if x.Withheld > 0 || !x.whole || x.Sealed > 0 {
 		if x.Erased > 0 {
 			x.NotChecked = append(x.NotChecked, "whether a record accounts for each payload that is erased: not all records are shown")
 		}

@@ -115,6 +115,40 @@ func TestErasedWithoutARecordIsFound(t *testing.T) {
 	}
 }
 
+// Nor do zeros everywhere pass: the records that say what was erased are never erased.
+func TestEverythingErasedIsFound(t *testing.T) {
+	t.Parallel()
+	o := newOptions(t)
+	o.SetSegment(256)
+	l := open(t, o)
+	appendN(t, l, 0, 6)
+	if _, err := l.Erase(t.Context(), of(1), noted(l, audit.ActionErase)); err != nil {
+		t.Fatal(err)
+	}
+	mustClose(t, l)
+	b := readFile(t, o.Dir, seg(0))
+	at := 0
+	for _, f := range frames(t, b) {
+		leaf, _, _, _, _, err := audit.ParseFrame(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		clear(b[at+10+len(leaf) : at+len(f)])
+		at += len(f)
+	}
+	writeFile(t, b, o.Dir, seg(0))
+	for _, opener := range []audit.Sealer{o.Sealer, nil} {
+		_, err := audit.Verify(o.Dir, o.VerifierKey, opener)
+		wantBad(t, err, "entry 0: its payload is erased, and no record says that somebody erased it")
+	}
+	var out bytes.Buffer
+	if _, _, err := (audit.Export{}).Write(t.Context(), &out, reader(t, o)); err != nil {
+		t.Fatal(err)
+	}
+	_, err := audit.VerifyExport(&out, o.VerifierKey)
+	wantBad(t, err, "the payload of entry 0 is erased, and no record says that somebody erased it")
+}
+
 // Whatever fails while something is erased: either nothing is, or a record says what,
 // and the next start ends it.
 func TestEraseSurvivesEveryFailure(t *testing.T) {

@@ -350,7 +350,7 @@ func (w *walk) end() error {
 		k := w.kept[0]
 		return &Bad{File: k.name, Seq: w.tree.size, What: fmt.Sprintf("the log ends after %d entries, this checkpoint covers %d: it was rolled back or cut", w.tree.size, k.size)}
 	}
-	if w.Open == 0 || w.Sealed > 0 {
+	if w.Sealed > 0 {
 		return nil // the records that would account for it may be sealed
 	}
 	if seq, ok := w.unaccounted(); ok {

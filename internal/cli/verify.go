@@ -42,8 +42,11 @@ func auditVerify(e *env) *cobra.Command {
 
 func (e *env) verify(v *verification) error {
 	key, err := keyText(v.key)
-	if err != nil {
+	switch {
+	case err != nil:
 		return misuse(err)
+	case v.proof != "" && len(v.checkpoints)+len(v.witnesses) > 0:
+		return misuse(errors.New("--checkpoint and --witness are for a log or an export: a proof holds to its own checkpoint, and says nothing of another"))
 	}
 	kept, err := e.readKept(v.checkpoints)
 	if err != nil {

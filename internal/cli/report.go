@@ -144,7 +144,7 @@ func (e *env) reportOut(x *reporting, s *report.SOC2) error {
 	_, err := fmt.Fprintf(e.out, "%s: %d records, %d allowed, %d denied, by %d pairs of principal and service; %d policy changes, %d events of keys, %d of operators; %s\n",
 		s.Origin, s.Records, allowed, denied, len(s.Access), len(s.Policies), len(s.Keys), len(s.Operators), whole)
 	for _, n := range s.NotShown {
-		_, _ = fmt.Fprintln(e.err, "not shown: "+n)
+		_, _ = fmt.Fprintln(e.err, "not shown: "+printable(n))
 	}
 	return err
 }

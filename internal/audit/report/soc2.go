@@ -6,6 +6,7 @@ package report
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -24,7 +25,8 @@ type SOC2 struct {
 	FirstSeen time.Time `json:"first_record,omitzero"` // in the time that is reported on
 	LastSeen  time.Time `json:"last_record,omitzero"`
 	Records   uint64    `json:"records"`
-	Unread    uint64    `json:"unread"` // of them, payloads that are sealed or erased
+	Unread    uint64    `json:"unread"`          // of them, payloads that are sealed or erased
+	Damage    string    `json:"damage,omitzero"` // where the log cannot be read: what is behind it is not in the report
 
 	Verification Verification `json:"verification"`
 	Access       []Access     `json:"access"`
@@ -116,10 +118,15 @@ type collecting struct {
 	running  bool // a start was seen, and no stop after it
 }
 
-// Collect reads the log and reports on records from a time up to another.
+// Collect reads the log and reports on records from a time up to another. Of a log that is
+// damaged it reports what comes before the damage.
 func Collect(ctx context.Context, r *audit.Reader, from, to, now time.Time, v Verification) (*SOC2, error) {
 	c := &collecting{&SOC2{Origin: r.Origin(), From: from, To: to, Made: now, Verification: v, Criteria: criteria()}, map[pair]*Access{}, map[string]uint64{}, "", false}
 	for e, err := range r.Entries(ctx, 0) {
+		if bad, ok := errors.AsType[*audit.Bad](err); ok {
+			c.Damage = bad.Error()
+			break
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -273,6 +280,9 @@ func notShown(s *SOC2) []string {
 		"That the configuration, the accounts and the rules were appropriate.",
 		"That nobody held this machine: its holder has the signing key and could have written another log from the start. Only a checkpoint, and the key, that somebody else kept shows that.",
 		"Who changed the policy file: the log names revisions and times.",
+	}
+	if s.Damage != "" {
+		out = append(out, "What the log says from its damage on: "+s.Damage+".")
 	}
 	if s.Verification.KeyFromLog {
 		out = append(out, "Whether the log is the right one: it was checked with the key that lies beside it.")

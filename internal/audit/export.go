@@ -143,6 +143,12 @@ func VerifyExport(in io.Reader, verifierKey string, kept ...Kept) (*Report, erro
 	if err := x.end(); err != nil {
 		return rep, err
 	}
+	if x.First > 0 {
+		x.not("what the %d entries before %d said: they are not in this export, and their hashes fit", x.First, x.First)
+	}
+	if !x.whole {
+		x.not("what the %d entries from %d on said: they are not in this export, and their hashes fit", x.head.size-x.next, x.next)
+	}
 	x.unchecked(true)
 	return rep, nil
 }
@@ -194,6 +200,8 @@ func (x *exported) line(text []byte) error {
 		return fmt.Errorf("is entry %d, where %d should be", e.Seq, x.next)
 	case l.Before != nil:
 		return errors.New("is not the first and tells what is before it")
+	case x.signed && !x.whole:
+		return errors.New("is behind the checkpoint, which covers it: nothing shows that it is the one that was signed")
 	}
 	x.left.push(node{subtree{0, e.Seq}, tlog.RecordHash(e.Leaf)})
 	x.next = e.Seq + 1

@@ -3,7 +3,7 @@ package audit_test
 import (
 	"bytes"
 	"errors"
-
+	"fmt"
 	"strings"
 	"testing"
 
@@ -55,6 +55,17 @@ func TestExport(t *testing.T) {
 			t.Errorf("%+v: report %+v", tt.x, rep)
 		}
 	}
+	// of a part it says what is not in it, and that nothing shows what was put behind it
+	part := exported(t, o, audit.Export{First: 101, End: 376})
+	rep, err := audit.VerifyExport(bytes.NewReader(part), o.VerifierKey)
+	if not := fmt.Sprint(rep.NotChecked); err != nil || !strings.Contains(not, "the 101 entries before 101 said: they are not in this export") || !strings.Contains(not, "the 1 entries from 376 on said") {
+		t.Errorf("a part: %v, %v", rep.NotChecked, err)
+	}
+	other := filledWith(t, o, 377)
+	forged := bytes.SplitAfter(exported(t, other, audit.Export{First: 375}), []byte("\n"))[1]
+	forged = append(forged[:bytes.Index(forged, []byte(`,"checkpoint"`))], "}\n"...)
+	_, err = audit.VerifyExport(bytes.NewReader(append(part, forged...)), o.VerifierKey)
+	wantBad(t, err, "line 276: is behind the checkpoint, which covers it")
 	mustClose(t, l)
 	// a log that was pruned exports what it has
 	p := pruned(t)

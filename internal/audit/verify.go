@@ -67,6 +67,9 @@ func Verify(dir, verifierKey string, opener Sealer, kept ...Kept) (*Report, erro
 	if err := w.run(); err != nil {
 		return rep, err
 	}
+	if w.First > 0 {
+		w.not("what the %d entries before %d said: they were pruned, and their hashes fit", w.First, w.First)
+	}
 	w.unchecked(opener != nil)
 	return rep, nil
 }
@@ -362,35 +365,36 @@ func (w *walk) end() error {
 	return nil
 }
 
+// not notes what the report does not speak for.
+func (w *walk) not(format string, args ...any) {
+	w.NotChecked = append(w.NotChecked, fmt.Sprintf(format, args...))
+}
+
 // unchecked says what the report does not speak for.
 func (w *walk) unchecked(opened bool) {
-	not := func(format string, args ...any) { w.NotChecked = append(w.NotChecked, fmt.Sprintf(format, args...)) }
-	if w.First > 0 {
-		not("what the %d entries before %d said: they were pruned, and their hashes fit", w.First, w.First)
-	}
 	if w.Sealed > 0 {
 		why := "their keys are not here"
 		if !opened {
 			why = "the key-encryption key is not here"
 		}
-		not("what %d sealed payloads say: %s", w.Sealed, why)
+		w.not("what %d sealed payloads say: %s", w.Sealed, why)
 		if w.Erased > 0 || w.First > 0 {
-			not("whether a record accounts for what was erased or pruned: it may be sealed")
+			w.not("whether a record accounts for what was erased or pruned: it may be sealed")
 		}
 	}
 	if w.Withheld > 0 {
-		not("what %d payloads say that this export withholds", w.Withheld)
+		w.not("what %d payloads say that this export withholds", w.Withheld)
 	}
 	if w.Erased > 0 {
-		not("what %d erased payloads said", w.Erased)
+		w.not("what %d erased payloads said", w.Erased)
 	}
 	if w.Unsigned > 0 {
-		not("whether the last %d records are all there were: only the next checkpoint protects them", w.Unsigned)
+		w.not("whether the last %d records are all there were, and as they were written: only the next checkpoint protects them", w.Unsigned)
 	}
 	if w.TornBytes > 0 {
-		not("%d bytes behind the last whole record: a write that is under way, or was cut off by a crash", w.TornBytes)
+		w.not("%d bytes behind the last whole record: a write that is under way, or was cut off by a crash", w.TornBytes)
 	}
 	if w.Gaps > 0 {
-		not("%d records that a killed process may have lost: they were buffered, and the log says where", w.Gaps)
+		w.not("%d records that a killed process may have lost: they were buffered, and the log says where", w.Gaps)
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
+	"unicode"
 
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/spf13/cobra"
@@ -240,7 +241,7 @@ func (t *table) write(entry *audit.Entry) error {
 	if len(p.Shadow) > 0 {
 		why += " (shadow " + strings.Join(p.Shadow, ", ") + ")"
 	}
-	_, err := fmt.Fprintf(t.w, "%s\t%s-%d\t%s\t%s\t%s\t%s\t%s\n", entry.Time.Format("2006-01-02T15:04:05.000Z"), t.r.Replica(), entry.Seq,
+	_, err := fmt.Fprintf(t.w, "%s\t%s-%d\t%s\t%s\t%s\t%s\t%s\n", entry.Time.Format("2006-01-02T15:04:05.000Z"), printable(t.r.Replica()), entry.Seq,
 		decision, cell(p.Principal), cell(p.Action), cell(on(entry, p)), cell(why))
 	return err
 }
@@ -267,11 +268,16 @@ func printable(s string) string {
 	q := strconv.QuoteToGraphic(s)
 	q = strings.ReplaceAll(q[1:len(q)-1], `\"`, `"`)
 	return strings.Map(func(r rune) rune {
-		if r >= 0x80 && r <= 0x9f || r == '\u2028' || r == '\u2029' || r >= '\u202a' && r <= '\u202e' || r >= '\u2066' && r <= '\u2069' {
+		if obeyed(r) {
 			return '\ufffd'
 		}
 		return r
 	}, q)
+}
+
+// obeyed reports whether a terminal might obey r, or show what follows it elsewhere.
+func obeyed(r rune) bool {
+	return unicode.IsControl(r) || r == '\u2028' || r == '\u2029' || unicode.Is(unicode.Bidi_Control, r)
 }
 
 func (e *env) details(r *audit.Reader, entry *audit.Entry) error {

@@ -20,6 +20,7 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+	"unicode/utf8"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
@@ -86,11 +87,21 @@ func Main(args []string, in io.Reader, out, errw io.Writer) int {
 	if !ok { // cobra's own: an unknown command or flag, or a missing one
 		x = exit{exitMisuse, plainly(err)}
 	}
-	_, _ = fmt.Fprintf(errw, "sallyport: %v\n", x.err)
+	_, _ = fmt.Fprintf(errw, "sallyport: %s\n", visible(x.err.Error()))
 	if x.status == exitMisuse {
 		_, _ = fmt.Fprint(errw, cmd.UsageString())
 	}
 	return x.status
+}
+
+// visible takes what a terminal might obey out of a message, and leaves its lines.
+func visible(message string) string {
+	return strings.Map(func(r rune) rune {
+		if r != '\n' && r != '\t' && obeyed(r) {
+			return '\ufffd'
+		}
+		return r
+	}, message)
 }
 
 var required = regexp.MustCompile(`^required flag\(s\) (.*) not set$`)
@@ -188,6 +199,17 @@ func (e *env) json(v any) error {
 	b, err := json.Marshal(v, json.Deterministic(true))
 	if err != nil {
 		return failed(fmt.Errorf("write JSON: %w", err))
+	}
+	if e.terminal { // JSON lets through some of what a terminal might obey, in texts
+		var text []byte
+		for _, r := range string(b) {
+			if obeyed(r) {
+				text = fmt.Appendf(text, `\u%04x`, r)
+			} else {
+				text = utf8.AppendRune(text, r)
+			}
+		}
+		b = text
 	}
 	_, err = e.out.Write(append(b, '\n'))
 	return err

@@ -62,6 +62,47 @@ func TestNothingInTheLogReachesTheTerminal(t *testing.T) {
 	}
 }
 
+// A log that somebody hands over has a name, too.
+func TestALogsNameReachesNoTerminal(t *testing.T) {
+	t.Parallel()
+	l := audittest.Open(t, "acme.internal/a\u009b2J")
+	if _, err := l.Append(&audit.Record{Kind: audit.Admit, Decision: audit.Deny, Payload: audit.Payload{Reason: "no_match"}}, audit.Written); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := l.Append(&audit.Record{Kind: audit.Admit, Decision: audit.Deny}, audit.Written); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{{"audit", "tail"}, {"audit", "search", "--limit", "1"}, {"audit", "show", "a\u009b2J-0"}, {"audit", "show", "b-0"}, {"audit", "show", "b"},
+		{"audit", "verify"}, {"audit", "report", "soc2", "--from", "2020-01-01", "--to", "2099-01-01"}, {"policy", "explain", "a\u009b2J-0"}} {
+		_, out, errs := command(append(args, "--data-dir", l.Dir)...)
+		printsPlain(t, fmt.Sprintf("%v", args), out+errs, false)
+		if out+errs == "" {
+			t.Errorf("%v says nothing", args)
+		}
+	}
+}
+
+// JSON is for programs, which take it as it was recorded; a terminal gets the same texts
+// with escapes.
+func TestJSONOnATerminal(t *testing.T) {
+	t.Parallel()
+	evil := map[string]string{"a": "x\x1b[2J\u009b31m\u0085\u202egnp\x7f\u2028é\U0001F600"}
+	for _, terminal := range []bool{false, true} {
+		var out bytes.Buffer
+		if err := (&env{out: &out, terminal: terminal}).json(evil); err != nil {
+			t.Fatal(err)
+		}
+		printsPlain(t, fmt.Sprintf("terminal %v", terminal), out.String(), !terminal)
+		var back map[string]string
+		if err := unmarshal(out.Bytes(), &back); err != nil || back["a"] != evil["a"] {
+			t.Errorf("terminal %v: %q, %v", terminal, back, err)
+		}
+	}
+}
+
 func printsPlain(t *testing.T, what, text string, asJSON bool) {
 	t.Helper()
 	for line := range strings.Lines(text) {

@@ -142,7 +142,7 @@ func (e *env) reportOut(x *reporting, s *report.SOC2) error {
 		whole = "THE LOG DOES NOT VERIFY"
 	}
 	_, err := fmt.Fprintf(e.out, "%s: %d records, %d allowed, %d denied, by %d pairs of principal and service; %d policy changes, %d events of keys, %d of operators; %s\n",
-		s.Origin, s.Records, allowed, denied, len(s.Access), len(s.Policies), len(s.Keys), len(s.Operators), whole)
+		printable(s.Origin), s.Records, allowed, denied, len(s.Access), len(s.Policies), len(s.Keys), len(s.Operators), whole)
 	for _, n := range s.NotShown {
 		_, _ = fmt.Fprintln(e.err, "not shown: "+printable(n))
 	}

@@ -188,7 +188,7 @@ func (e *env) page(ctx context.Context, l *search.Log, q *search.Query, p search
 		}
 		if n++; limit > 0 && n > limit {
 			t.flush()
-			_, _ = fmt.Fprintf(e.err, "more: --after %s-%d\n", l.Reader.Replica(), last)
+			_, _ = fmt.Fprintf(e.err, "more: --after %s-%d\n", printable(l.Reader.Replica()), last)
 			return nil
 		}
 		if err := t.write(entry); err != nil {

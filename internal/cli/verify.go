@@ -133,7 +133,7 @@ func (e *env) reported(what string, r *audit.Report, err error) error {
 		return e.json(r)
 	}
 	_, err = fmt.Fprintf(e.out, "%s: ok: %d records, %d under the signed checkpoint, %d that only the next one protects; payloads: %d fit their commitment, %d sealed, %d withheld, %d erased\n",
-		r.Origin, r.Entries, r.Signed, r.Unsigned, r.Open, r.Sealed, r.Withheld, r.Erased)
+		printable(r.Origin), r.Entries, r.Signed, r.Unsigned, r.Open, r.Sealed, r.Withheld, r.Erased)
 	if r.First > 0 && err == nil {
 		_, err = fmt.Fprintf(e.out, "entries before %d are not here; their hashes fit\n", r.First)
 	}

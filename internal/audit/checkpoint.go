@@ -2,6 +2,7 @@ package audit
 
 import (
 	"bytes"
+	"crypto/ed25519"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -104,26 +105,47 @@ func readPublic(dir string) (string, error) {
 }
 
 // SplitNotes takes apart a file of checkpoints, one after the other, and returns how
-// many bytes at its end are no whole one.
+// many of its bytes are no whole one: a write was cut off there, or is under way.
 func SplitNotes(data []byte) (notes [][]byte, torn int) {
 	for len(data) > 0 {
-		blank := bytes.Index(data, []byte("\n\n"))
-		if blank < 0 {
-			break
+		if n := noteLength(data); n > 0 {
+			notes, data = append(notes, data[:n]), data[n:]
+			continue
 		}
-		end := blank + 2
-		for bytes.HasPrefix(data[end:], []byte("— ")) {
-			line := bytes.IndexByte(data[end:], '\n')
-			if line < 0 {
-				return notes, len(data)
-			}
-			end += line + 1
+		line := bytes.IndexByte(data, '\n') + 1
+		if line == 0 {
+			line = len(data)
 		}
-		if end == blank+2 && len(bytes.TrimSpace(data[end:])) == 0 {
-			break // its signatures are missing
+		if line > 1 { // an empty line is nothing
+			torn += line
 		}
-		notes = append(notes, data[:end])
-		data = bytes.TrimLeft(data[end:], "\n")
+		data = data[line:]
 	}
-	return notes, len(data)
+	return notes, torn
+}
+
+// noteLength returns the length of the checkpoint that data begins with, 0 if it begins
+// with none: three lines, an empty one, and signatures that are whole.
+func noteLength(data []byte) int {
+	n := 0
+	for line := 0; ; line++ {
+		text, _, ok := bytes.Cut(data[n:], []byte("\n"))
+		signature, signed := bytes.CutPrefix(text, []byte("— "))
+		switch {
+		case ok && line < 3 && len(text) > 0 && !signed, ok && line == 3 && len(text) == 0, ok && line > 3 && signed && wholeSignature(signature):
+			n += len(text) + 1
+		case line > 4:
+			return n
+		default:
+			return 0
+		}
+	}
+}
+
+// wholeSignature reports whether a signature line was not cut: a name, and at least a
+// key hash and an Ed25519 signature.
+func wholeSignature(text []byte) bool {
+	_, sig, _ := bytes.Cut(text, []byte(" "))
+	raw, err := base64.StdEncoding.DecodeString(string(sig))
+	return err == nil && len(raw) >= 4+ed25519.SignatureSize
 }

@@ -158,7 +158,7 @@ func (e *env) readKept(files []string) ([]audit.Kept, error) {
 		}
 		notes, torn := audit.SplitNotes(data)
 		if torn > 0 {
-			_, _ = fmt.Fprintf(e.err, "%s: the last %d bytes are no whole checkpoint: somebody was writing it\n", printable(name), torn)
+			_, _ = fmt.Fprintf(e.err, "%s: %d bytes are no whole checkpoint: a write was cut off there, or is under way\n", printable(name), torn)
 		}
 		if len(notes) == 0 {
 			return nil, misuse(fmt.Errorf("--checkpoint %s: holds no checkpoint", name))

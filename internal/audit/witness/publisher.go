@@ -198,17 +198,37 @@ func (p *Publisher) publish(ctx context.Context, pl *place) {
 	p.tell(ctx, pl.File+pl.URL, err)
 }
 
-// appendTo puts a checkpoint behind what the file has.
+// appendTo puts a checkpoint behind what the file has, on a line of its own: a full disk,
+// or a power cut, may have left a part of one.
 func appendTo(name string, note []byte) error {
 	f, err := os.OpenFile(name, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o644)
 	if err != nil {
 		return err
+	}
+	if endsMidLine(f) {
+		note = append([]byte("\n"), note...)
 	}
 	_, err = f.Write(note)
 	if err == nil {
 		err = f.Sync()
 	}
 	return errors.Join(err, f.Close())
+}
+
+// endsMidLine reports whether a file's last line has no end, as far as it may be read.
+func endsMidLine(f *os.File) bool {
+	info, err := f.Stat()
+	if err != nil || !info.Mode().IsRegular() || info.Size() == 0 {
+		return false
+	}
+	in, err := os.Open(f.Name())
+	if err != nil {
+		return false
+	}
+	defer in.Close()
+	var last [1]byte
+	_, err = in.ReadAt(last[:], info.Size()-1)
+	return err == nil && last[0] != '\n'
 }
 
 func (pl *place) put(ctx context.Context, note []byte, size uint64) error {

@@ -340,6 +340,33 @@ func TestPublish(t *testing.T) {
 	}
 }
 
+// A full disk cuts a checkpoint short: those before and behind it are found.
+func TestPublishBehindAPartOfOne(t *testing.T) {
+	t.Parallel()
+	l := newFakeLog(t)
+	l.grow(t, 3)
+	before, _ := l.SignedHead()
+	l.grow(t, 8)
+	whole, _ := l.SignedHead()
+	for cut := range len(whole) {
+		file := filepath.Join(t.TempDir(), "kept")
+		if err := os.WriteFile(file, append(bytes.Clone(before), whole[:cut]...), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		p, _, _ := publisher(t, l, witness.Config{Publish: []witness.Place{{File: file}}})
+		p.Last()
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		notes, torn := audit.SplitNotes(text)
+		wantTorn := cut > 0 && cut < len(whole)-1 // the last line break is made up for
+		if len(notes) < 2 || !bytes.Equal(notes[0], before) || !bytes.Equal(notes[1], whole) || !bytes.Equal(notes[len(notes)-1], whole) || (torn > 0) != wantTorn {
+			t.Fatalf("cut at %d of %d: %q, %d torn", cut, len(whole), notes, torn)
+		}
+	}
+}
+
 // A place that does not answer delays no other.
 func TestSlowPlace(t *testing.T) {
 	t.Parallel()

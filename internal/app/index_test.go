@@ -82,6 +82,8 @@ func TestErasingBeginsWithTheIndex(t *testing.T) {
 	dir := t.TempDir()
 	p := start(t, dir, nil)
 	p.token(t)
+	admitted := "" // the newest record of somebody who asked for an erasure
+	asked := ""    // the record that the newest erasure names
 	names := func() (n int) {
 		kek, err := sealing.Read(app.KEKFile(dir))
 		if err != nil {
@@ -97,6 +99,12 @@ func TestErasingBeginsWithTheIndex(t *testing.T) {
 			}
 			if e.Payload != nil && e.Payload.Principal == "serviceAccount:orders" {
 				n++
+			}
+			if e.Payload != nil && e.Payload.Action == audit.ActionErase {
+				asked = audit.AskedIn(e.Payload.Detail)
+			}
+			if e.Payload != nil && e.Payload.Action == "admin.audit.erase" {
+				admitted = r.Line(e).ID
 			}
 		}
 		return n
@@ -128,6 +136,9 @@ func TestErasingBeginsWithTheIndex(t *testing.T) {
 	}
 	if status := erase(); status != 200 || names() != 0 {
 		t.Errorf("status %d, %d records of the account left, want 200 and 0", status, names())
+	}
+	if asked == "" || asked != admitted {
+		t.Errorf("the erasure was asked for in %q, its record says %q", admitted, asked)
 	}
 	p.end(t)
 	if _, err := os.Stat(store.IndexFile(dir)); err != nil {

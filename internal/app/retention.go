@@ -18,7 +18,7 @@ func (a *App) retain(ctx context.Context) {
 	tick := time.NewTicker(retainEvery)
 	defer tick.Stop()
 	for {
-		if _, err := a.prune(time.Duration(a.c.Audit.Retain), int64(a.c.Audit.MaxSize)); err != nil {
+		if _, err := a.prune(time.Duration(a.c.Audit.Retain), int64(a.c.Audit.MaxSize), itself); err != nil {
 			a.o.Logger.Error("the audit log cannot be pruned; it is tried again", "error", err.Error())
 		}
 		select {
@@ -29,17 +29,20 @@ func (a *App) retain(ctx context.Context) {
 	}
 }
 
-// prune deletes what retain and size say, and records it first.
-func (a *App) prune(retain time.Duration, size int64) (first uint64, err error) {
+// itself is why the server prunes: what it says is not changed.
+func itself(reason string) string { return reason }
+
+// prune deletes what retain and size say, and records it first, as detail words the reason.
+func (a *App) prune(retain time.Duration, size int64, detail func(reason string) string) (first uint64, err error) {
 	end, reason, err := a.log.Prunable(retain, size)
 	if err != nil {
 		return 0, err
 	}
 	first, err = a.log.Prune(end, func(entries []string) error {
-		return a.guard.Note(context.Background(), guard.Event{Action: audit.ActionPrune, Detail: reason, Entries: entries})
+		return a.guard.Note(context.Background(), guard.Event{Action: audit.ActionPrune, Detail: detail(reason), Entries: entries})
 	})
 	if reason != "" && err == nil {
-		a.o.Logger.Info("audit log pruned", "first", first, "reason", reason)
+		a.o.Logger.Info("audit log pruned", "first", first, "reason", detail(reason))
 	}
 	return first, err
 }
@@ -48,7 +51,7 @@ func (a *App) prune(retain time.Duration, size int64) (first uint64, err error) 
 type curator struct{ app *App }
 
 // Erase implements admin.Log.
-func (c curator) Erase(ctx context.Context, subject, reason string) (int, error) {
+func (c curator) Erase(ctx context.Context, by, subject, reason string) (int, error) {
 	// what was begun is ended, though the operator hangs up
 	ctx = context.WithoutCancel(ctx)
 	n := 0
@@ -59,7 +62,7 @@ func (c curator) Erase(ctx context.Context, subject, reason string) (int, error)
 			if err := drop(); err != nil {
 				return err
 			}
-			return c.app.guard.Note(ctx, guard.Event{Action: audit.ActionErase, Detail: reason, Entries: entries})
+			return c.app.guard.Note(ctx, guard.Event{Action: audit.ActionErase, Detail: audit.AskedFor(by, reason), Entries: entries})
 		})
 		return err
 	})
@@ -70,9 +73,10 @@ func (c curator) Erase(ctx context.Context, subject, reason string) (int, error)
 }
 
 // Prune implements admin.Log.
-func (c curator) Prune(_ context.Context, before time.Time) (uint64, error) {
+func (c curator) Prune(_ context.Context, by string, before time.Time) (uint64, error) {
+	asked := func(reason string) string { return audit.AskedFor(by, reason) }
 	if before.IsZero() {
-		return c.app.prune(time.Duration(c.app.c.Audit.Retain), int64(c.app.c.Audit.MaxSize))
+		return c.app.prune(time.Duration(c.app.c.Audit.Retain), int64(c.app.c.Audit.MaxSize), asked)
 	}
-	return c.app.prune(c.app.o.Now().Sub(before), 0)
+	return c.app.prune(c.app.o.Now().Sub(before), 0, func(string) string { return asked("before " + before.UTC().Format(time.RFC3339)) })
 }

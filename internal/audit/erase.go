@@ -84,6 +84,25 @@ const (
 	ActionPrune = "audit.prune"
 )
 
+const askedFor = "asked for in "
+
+// AskedFor is the detail of such a note: the decision id of the operator who asked, and
+// why. It names nobody, so that the note need not be erased for anyone.
+func AskedFor(id, reason string) string {
+	return strings.TrimSuffix(askedFor+id+"; "+reason, "; ")
+}
+
+// AskedIn returns the decision id that a note's detail names, "" if the server acted by
+// itself.
+func AskedIn(detail string) string {
+	text, ok := strings.CutPrefix(detail, askedFor)
+	if !ok {
+		return ""
+	}
+	id, _, _ := strings.Cut(text, ";")
+	return id
+}
+
 // Erase overwrites the payloads of the records that match says yes to, of all that are
 // in the log when it begins, and returns how many. Leaves, hashes and proofs stay. Notes
 // of erasing and pruning are never asked about.

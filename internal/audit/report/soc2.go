@@ -114,6 +114,7 @@ type collecting struct {
 	*SOC2
 	access   map[pair]*Access
 	refusals map[string]uint64
+	asked    map[string]string // who asked, by decision id, of what takes records out
 	revision string
 	running  bool // a start was seen, and no stop after it
 }
@@ -121,7 +122,7 @@ type collecting struct {
 // Collect reads the log and reports on records from a time up to another. Of a log that is
 // damaged it reports what comes before the damage.
 func Collect(ctx context.Context, r *audit.Reader, from, to, now time.Time, v Verification) (*SOC2, error) {
-	c := &collecting{&SOC2{Origin: r.Origin(), From: from, To: to, Made: now, Verification: v, Criteria: criteria()}, map[pair]*Access{}, map[string]uint64{}, "", false}
+	c := &collecting{&SOC2{Origin: r.Origin(), From: from, To: to, Made: now, Verification: v, Criteria: criteria()}, map[pair]*Access{}, map[string]uint64{}, map[string]string{}, "", false}
 	for e, err := range r.Entries(ctx, 0) {
 		if bad, ok := errors.AsType[*audit.Bad](err); ok {
 			c.Damage = bad.Error()
@@ -217,10 +218,16 @@ func (c *collecting) event(id string, e *audit.Entry, p *audit.Payload) {
 	var to *[]Event
 	switch {
 	case p.Action == audit.ActionErase || p.Action == audit.ActionPrune:
+		if by := audit.AskedIn(p.Detail); by != "" {
+			ev.Who = cmp.Or(c.asked[by], "an operator, see "+by)
+		}
 		to = &c.Kept
 	case strings.HasPrefix(p.Action, "keys."):
 		to = &c.Keys
 	case strings.HasPrefix(p.Action, "admin."):
+		if strings.HasPrefix(p.Action, "admin.audit.") && len(c.asked) < maxEvents {
+			c.asked[id] = p.Principal
+		}
 		ev.Detail = strings.TrimPrefix(ev.Detail+"; "+p.Resource, "; ")
 		to = &c.Operators
 	case e.Kind == audit.Note:

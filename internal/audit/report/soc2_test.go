@@ -36,6 +36,9 @@ func TestSOC2(t *testing.T) {
 	add(audit.Record{Kind: audit.Note, Policy: "r2", Payload: audit.Payload{Action: "server.start", TornBytes: 7}})
 	add(audit.Record{Kind: audit.Note, Policy: "r2", Payload: audit.Payload{Action: "server.start"}})
 	add(audit.Record{Kind: audit.Note, Policy: "r2", Payload: audit.Payload{Action: audit.ActionErase, Entries: []string{"3"}, Detail: "T-1"}})
+	add(audit.Record{Kind: audit.Admit, Decision: audit.Allow, Policy: "r2", Payload: audit.Payload{Principal: "user:local/7", Action: "admin.audit.prune"}})
+	add(audit.Record{Kind: audit.Note, Policy: "r2", Payload: audit.Payload{Action: audit.ActionPrune, Entries: []string{"0-1"}, Detail: audit.AskedFor("a-10", "before x")}})
+	add(audit.Record{Kind: audit.Note, Policy: "r2", Payload: audit.Payload{Action: audit.ActionErase, Entries: []string{"3"}, Detail: audit.AskedFor("a-99", "")}})
 	l.Pass(30 * 24 * time.Hour)
 	add(call("serviceAccount:late", audit.Allow, "allowed", "r9"))
 	from := time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC)
@@ -43,7 +46,7 @@ func TestSOC2(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if s.Records != 9 || len(s.Access) != 4 || len(s.Keys) != 1 || len(s.Operators) != 1 || len(s.Server) != 2 || len(s.Kept) != 1 {
+	if s.Records != 12 || len(s.Access) != 5 || len(s.Keys) != 1 || len(s.Operators) != 2 || len(s.Server) != 2 || len(s.Kept) != 3 {
 		t.Errorf("%+v", s)
 	}
 	if a := s.Access[1]; a.Principal != "serviceAccount:orders" || a.Service != "invoices" || a.Allowed != 1 || a.Denied != 1 || a.Last.Sub(a.First) != time.Hour {
@@ -66,6 +69,9 @@ func TestSOC2(t *testing.T) {
 	}
 	if not := fmt.Sprint(s.NotShown); !strings.Contains(not, "key that lies beside it") || !strings.Contains(not, "Entries before 256") || !strings.Contains(not, "All of the time that was asked for") {
 		t.Errorf("not shown: %v", s.NotShown)
+	}
+	if k := s.Kept; k[0].Who != "the server itself" || k[1].Who != "user:local/7" || k[2].Who != "an operator, see a-99" {
+		t.Errorf("erased and pruned by %+v", k)
 	}
 	var page bytes.Buffer
 	if err := s.HTML(&page); err != nil {

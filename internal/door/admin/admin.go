@@ -67,14 +67,15 @@ const (
 	PrunePath  = "/v1/audit/prune" // Prune, answered with Pruned
 )
 
-// Log is the audit log, as an operator sees it.
+// Log is the audit log, as an operator sees it. What it records names by, the decision id
+// of who asked.
 type Log interface {
 	// Erase overwrites the payloads of the records that subject, by its qualified name,
 	// is the principal or an actor of, and returns how many; reason is recorded.
-	Erase(ctx context.Context, subject, reason string) (int, error)
+	Erase(ctx context.Context, by, subject, reason string) (int, error)
 	// Prune deletes records before a time, or, with the zero time, what the file says,
 	// and returns the first entry that is left.
-	Prune(ctx context.Context, before time.Time) (first uint64, err error)
+	Prune(ctx context.Context, by string, before time.Time) (first uint64, err error)
 }
 
 // Erase is the body of ErasePath.
@@ -144,8 +145,8 @@ func New(g door.Guard, k Keys, l Log, live Live, rules Rules) *Door {
 			err = errors.New("subject is not a qualified name, such as user:okta/alice or serviceAccount:orders")
 		}
 		// whoever is erased is not to be named by the record that says so
-		return change{"the records of one subject" + because(in.Reason), func(ctx context.Context) (any, error) {
-			n, err := d.log.Erase(ctx, in.Subject, in.Reason)
+		return change{"the records of one subject" + because(in.Reason), func(ctx context.Context, by string) (any, error) {
+			n, err := d.log.Erase(ctx, by, in.Subject, in.Reason)
 			return Erased{n}, err
 		}}, err
 	})
@@ -156,8 +157,8 @@ func New(g door.Guard, k Keys, l Log, live Live, rules Rules) *Door {
 		if !in.Before.IsZero() {
 			on = "records before " + in.Before.UTC().Format(time.RFC3339)
 		}
-		return change{on, func(ctx context.Context) (any, error) {
-			first, err := d.log.Prune(ctx, in.Before)
+		return change{on, func(ctx context.Context, by string) (any, error) {
+			first, err := d.log.Prune(ctx, by, in.Before)
 			return Pruned{first}, err
 		}}, err
 	})
@@ -172,8 +173,8 @@ func because(reason string) string {
 }
 
 // listed returns what does something to keys and answers with the keys as they are then.
-func (d *Door) listed(do func(context.Context) error) func(context.Context) (any, error) {
-	return func(ctx context.Context) (any, error) {
+func (d *Door) listed(do func(context.Context) error) func(context.Context, string) (any, error) {
+	return func(ctx context.Context, _ string) (any, error) {
 		if do != nil {
 			if err := do(ctx); err != nil {
 				return nil, err
@@ -183,10 +184,11 @@ func (d *Door) listed(do func(context.Context) error) func(context.Context) (any
 	}
 }
 
-// change is what a request asks for: to what, for the record, and how it is answered.
+// change is what a request asks for: to what, for the record, and how it is answered, once
+// there is a decision.
 type change struct {
 	on string
-	do func(context.Context) (any, error)
+	do func(ctx context.Context, decision string) (any, error)
 }
 
 // ServeHTTP implements http.Handler.
@@ -212,8 +214,9 @@ func (d *Door) serve(pattern, action string, prepare func(*http.Request) (change
 			return
 		}
 		var out any
-		if err = d.admit(r.Context(), a); err == nil {
-			out, err = change.do(r.Context())
+		decision, err := d.admit(r.Context(), a)
+		if err == nil {
+			out, err = change.do(r.Context(), decision)
 		}
 		if err != nil {
 			fail(w, err)
@@ -223,13 +226,18 @@ func (d *Door) serve(pattern, action string, prepare func(*http.Request) (change
 	})
 }
 
-func (d *Door) admit(ctx context.Context, a guard.Attempt) error {
+// admit returns the decision id.
+func (d *Door) admit(ctx context.Context, a guard.Attempt) (string, error) {
 	a.Credentials = []guard.Credential{guard.LocalUser(*a.Caller)}
 	pass, err := d.guard.Admit(ctx, a)
 	if err != nil {
-		return err
+		return "", err
 	}
-	return pass.Still(ctx)
+	admission, err := pass.Admission()
+	if err != nil {
+		return "", err
+	}
+	return admission.ID, pass.Still(ctx)
 }
 
 // maxBody bounds a request, in bytes.

@@ -172,8 +172,15 @@ func (k *killHarness) load(t *testing.T, server *exec.Cmd, raw string, round int
 					return // the server is gone
 				}
 				_ = resp.Body.Close()
+				want, decision := 403, "deny"
+				if strings.HasPrefix(path, "/ok/") {
+					want, decision = 200, "allow"
+				}
+				if resp.StatusCode != want {
+					t.Errorf("%s was answered %d, want %d", path, resp.StatusCode, want)
+				}
 				mu.Lock()
-				answered[path] = map[int]string{200: "allow", 403: "deny"}[resp.StatusCode]
+				answered[path] = decision
 				mu.Unlock()
 				count.Add(1)
 			}

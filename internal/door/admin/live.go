@@ -85,12 +85,12 @@ var errNoSession = errors.New("there is no live session of that decision id")
 // serveLive serves the paths above.
 func (d *Door) serveLive(live Live, rules Rules) {
 	d.serve("GET "+SessionsPath, "admin.sessions.list", func(*http.Request) (change, error) {
-		return change{do: func(context.Context) (any, error) { return live.Sessions(), nil }}, nil
+		return change{do: func(context.Context, string) (any, error) { return live.Sessions(), nil }}, nil
 	})
 	d.serve("POST "+KillPath, "admin.sessions.kill", func(r *http.Request) (change, error) {
 		var in ID
 		err := read(r, &in)
-		return change{"session " + in.ID + because(in.Reason), func(context.Context) (any, error) {
+		return change{"session " + in.ID + because(in.Reason), func(context.Context, string) (any, error) {
 			if !live.Kill(in.ID, in.Reason) {
 				return nil, errNoSession
 			}
@@ -98,14 +98,14 @@ func (d *Door) serveLive(live Live, rules Rules) {
 		}}, err
 	})
 	d.serve("GET "+RevocationsPath, "admin.revocations.list", func(*http.Request) (change, error) {
-		return change{do: func(context.Context) (any, error) {
+		return change{do: func(context.Context, string) (any, error) {
 			return append([]guard.Revocation{}, live.Revocations()...), nil
 		}}, nil
 	})
 	d.serve("POST "+RevocationsPath, "admin.revoke", func(r *http.Request) (change, error) {
 		var in guard.Revocation
 		err := read(r, &in)
-		return change{string(in.Kind) + " " + in.Value + because(in.Reason), func(context.Context) (any, error) {
+		return change{string(in.Kind) + " " + in.Value + because(in.Reason), func(context.Context, string) (any, error) {
 			out, ended, err := live.Revoke(guard.Revocation{Kind: in.Kind, Value: in.Value, Reason: in.Reason, Until: in.Until, Issued: in.Issued})
 			return Revoked{out, ended}, err
 		}}, err
@@ -113,7 +113,7 @@ func (d *Door) serveLive(live Live, rules Rules) {
 	d.serve("POST "+LiftPath, "admin.revocations.lift", func(r *http.Request) (change, error) {
 		var in ID
 		err := read(r, &in)
-		return change{"revocation " + in.ID + because(in.Reason), func(context.Context) (any, error) { return in, live.Lift(in.ID) }}, err
+		return change{"revocation " + in.ID + because(in.Reason), func(context.Context, string) (any, error) { return in, live.Lift(in.ID) }}, err
 	})
 	d.serve("POST "+ApplyPath, "admin.policy.apply", func(r *http.Request) (change, error) {
 		var in Apply
@@ -122,7 +122,7 @@ func (d *Door) serveLive(live Live, rules Rules) {
 		if in.Accept {
 			on += ", whatever sessions it ends"
 		}
-		return change{on, func(ctx context.Context) (any, error) {
+		return change{on, func(ctx context.Context, _ string) (any, error) {
 			out, err := rules.Apply(context.WithoutCancel(ctx), in.Accept)
 			return out, err
 		}}, err

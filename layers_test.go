@@ -19,7 +19,7 @@ const module = "github.com/sallyport-dev/sallyport"
 // siblings). A folder without a rank does not belong here.
 func rank(folder string) (int, bool) {
 	r, ok := map[string]int{
-		"token": 0, "identity": 0, "fault": 0, "sealing": 0,
+		"token": 0, "identity": 0, "fault": 0, "sealing": 0, "wire": 0,
 		"keys": 1, "verifier": 1, "policy": 1, "caller": 1, "forgery": 1,
 		"audit": 2, "federation": 2, "attest": 2,
 		"guard":  3,

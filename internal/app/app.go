@@ -195,12 +195,10 @@ func (a *App) wire(ctx context.Context, kek *sealing.Key, previous []*sealing.Ke
 	if err := a.serveDoors(mint); err != nil {
 		return err
 	}
-	a.ruling.core = gateway.Core{Guard: a.guard, Assert: mint, Logger: a.o.Logger}
+	a.ruling.core = gateway.Core{Guard: a.guard, Assert: mint, Logger: a.o.Logger, Proxies: c.Gateway.TrustedProxies}
 	a.ruling.gateway.Store(a.proxy(c))
-	if c.Gateway.Listen != "" {
-		if err := a.listen("gateway", c.Gateway.Listen, a.shares.gateway, func(string) http.Handler { return http.HandlerFunc(a.serveGateway) }); err != nil {
-			return err
-		}
+	if err := a.listenGateway(); err != nil {
+		return err
 	}
 	a.ready.add("audit log", a.log.Health)
 	metrics := a.metrics()
@@ -219,7 +217,7 @@ func services(c *config.Config) map[string]guard.Service {
 				d = asked
 			}
 		}
-		out[s.Name] = guard.Service{Audiences: s.Audiences, Accept: s.Accept, Durability: d, MaxSession: s.MaxSession, Limits: s.Limits}
+		out[s.Name] = guard.Service{Audiences: s.Audiences, Accept: s.Accept, Durability: d, MaxSession: s.MaxSession, Public: s.HTTP.Public(), Limits: s.Limits}
 	}
 	return out
 }

@@ -157,6 +157,7 @@ func (c *Config) Complete(dir string) error {
 	}
 	m.join("issuer", c.Issuer.Complete(dir))
 	m.join("store", c.Store.Complete())
+	m.join("gateway", c.Gateway.Complete(dir))
 	m.join("audit", c.Audit.Complete())
 	if c.Telemetry.OTLP != nil {
 		m.join("telemetry.otlp", c.Telemetry.OTLP.Complete())
@@ -398,12 +399,15 @@ func (c *Config) Warnings() []string {
 			}
 		}
 	}
-	for _, l := range []struct{ path, addr, what string }{
-		{"issuer.listen", c.Issuer.Listen, "keys and tokens"},
-		{"gateway.listen", c.Gateway.Listen, "bearer tokens"},
+	for _, l := range []struct {
+		path, addr, what string
+		tls              bool
+	}{
+		{"issuer.listen", c.Issuer.Listen, "keys and tokens", false},
+		{"gateway.listen", c.Gateway.Listen, "bearer tokens", len(c.Gateway.TLS) > 0},
 	} {
-		if l.addr != "" && !loopback(l.addr) {
-			out = append(out, fmt.Sprintf("%s: %s is reachable from elsewhere without TLS, which this version does not serve: put a TLS proxy in front, or %s travel in the clear", l.path, l.addr, l.what))
+		if l.addr != "" && !loopback(l.addr) && !l.tls {
+			out = append(out, fmt.Sprintf("%s: %s is reachable from elsewhere without TLS: put a TLS proxy in front (or write gateway.tls), or %s travel in the clear", l.path, l.addr, l.what))
 		}
 	}
 	return out

@@ -35,7 +35,7 @@ func TestMistakes(t *testing.T) {
 		{"nothing wrong", good + service, ""},
 		{"an empty file", "", `f.yaml:1: trust_domain: "": want lower-case letters`},
 		{"an unknown key", good + "trustdomain: x\n", `f.yaml:6: trustdomain: unknown key: did you mean trust_domain?`},
-		{"an unknown key deep inside", good + "gateway:\n  listen: a:1\n  tls: []\n", `f.yaml:8: gateway.tls: unknown key: this version knows listen here`},
+		{"an unknown key deep inside", good + "gateway:\n  listen: a:1\n  tsl: []\n", `f.yaml:8: gateway.tsl: unknown key: this version knows listen, tls, trusted_proxies here`},
 		{"a key twice", good + "replica: b\n", "f.yaml:6: replica: is there twice: first on line 3"},
 		{"a list where one value belongs", good + "replicas: [a]\n", "f.yaml:6: replicas: unknown key: did you mean replica?"},
 		{"a value where a list belongs", good + "services: x\n", "f.yaml:6: services: want a list"},

@@ -267,6 +267,7 @@ func (d *decoder) leaf(n *yaml.Node, v reflect.Value, path string) {
 var kinds = map[string]string{
 	"time.Duration": "a duration such as 30s, 5m or 12h",
 	"int":           "a whole number",
+	"bool":          "true or false",
 	"float64":       "a number",
 	"uint32":        "a whole number, not negative",
 	"uint64":        "a whole number, not negative",

@@ -24,6 +24,24 @@ import (
 type Config struct {
 	// Listen is the address where HTTP services are served by host name.
 	Listen string `yaml:"listen,omitempty"`
+
+	// TLS are the certificates that it is served with, by the names in them. Default:
+	// HTTP in the clear.
+	TLS []Certificate `yaml:"tls,omitempty"`
+
+	// TrustedProxies may say where a request comes from. Default: nobody.
+	TrustedProxies TrustedProxies `yaml:"trusted_proxies,omitempty"`
+}
+
+// Complete reports every mistake below "gateway". Relative paths start at dir.
+func (c *Config) Complete(dir string) error {
+	var bad []error
+	for i := range c.TLS {
+		if err := c.TLS[i].complete(dir); err != nil {
+			bad = append(bad, fmt.Errorf("tls[%d].%w", i, err))
+		}
+	}
+	return errors.Join(append(bad, c.TrustedProxies.complete()...)...)
 }
 
 // Service is the part of an entry of "services" that every protocol has.
@@ -118,4 +136,7 @@ type Core struct {
 	Guard  Guard
 	Assert Asserter
 	Logger *slog.Logger // for what is no security outcome: an upstream that is down
+
+	// Proxies are those in front of the gateway that are believed about the client.
+	Proxies TrustedProxies
 }

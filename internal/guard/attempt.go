@@ -9,14 +9,15 @@ import (
 	"github.com/sallyport-dev/sallyport/internal/policy"
 )
 
-// A Credential is what a caller shows: exactly one of a bearer token and a local
-// connection. Make one with Bearer, Local, LocalUser or RunAs.
+// A Credential is what a caller shows: exactly one of a bearer token, a local connection
+// and nothing. Make one with Bearer, Local, LocalUser, RunAs or Anonymous.
 type Credential struct {
 	bearer string
 	conn   *attest.Conn
 	among  []string // of conn: the accounts that it may be
 	user   bool     // of conn: whoever it is by uid
 	runAs  string   // of conn: the account that its user is to run as
+	public bool     // nobody in particular
 }
 
 // Bearer is a token in compact form (RFC 6750).
@@ -100,6 +101,9 @@ func ToItself() Resource { return Resource{Kind: policy.AccountResource} }
 // Durability is how durable a service's records are before a decision takes
 // effect: "written" or "synced".
 type Durability = audit.Durability
+
+// Size is an amount of bytes in the file, such as "1MiB".
+type Size = audit.Bytes
 
 // mints reports whether the attempt, if allowed, makes a new token.
 func (a *Attempt) mints() bool { return a.Action == ActionMint }

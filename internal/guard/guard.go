@@ -59,6 +59,7 @@ type Service struct {
 	Accept     []string         // names of the providers whose tokens are taken
 	Durability audit.Durability // of its records
 	MaxSession time.Duration    // how long a session of it may last; 0: as long as it is allowed
+	Public     string           // what of it is public; anonymous sessions end when that changes
 	Limits     Limits           // of how much may be asked of it
 }
 
@@ -127,6 +128,9 @@ func (g *Guard) Admit(ctx context.Context, a Attempt) (*Pass, error) {
 	}
 	if a.Resource.Kind == policy.AccountResource && a.Resource.Name == "" {
 		a.Resource.Name = proof.Principal.Name
+	}
+	if f := g.crowdedPublic(&a); f != nil {
+		return nil, f
 	}
 	now := g.c.Now()
 	leave, f := g.limits.enter(v, &a, proof, now)
@@ -239,6 +243,9 @@ func (g *Guard) prove(ctx context.Context, v *view, a *Attempt) (entry, [32]byte
 		return entry{}, none, refusal{CredentialMalformed, "the request has several credentials"}
 	}
 	c := a.Credentials[0]
+	if _, ok := v.Services[a.Service]; ok && c.public {
+		return entry{proof: anybody}, none, nil
+	}
 	if c.conn != nil {
 		proof, err := g.proveLocal(ctx, v, a, &c)
 		if err == nil {
@@ -311,7 +318,7 @@ func (v *view) decide(p *identity.Proof, action string, vars policy.Vars, a *Att
 		peer = a.Peer.Addr().Unmap().String()
 	}
 	return v.Policy.Decide(&policy.Query{
-		Principal: p.Principal, Action: action, Resource: a.Resource, Vars: vars, Time: now, Peer: peer,
+		Principal: p.Principal, Action: action, Resource: a.Resource, Vars: vars, Time: now, Peer: peer, Public: a.public(),
 	})
 }
 

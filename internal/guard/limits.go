@@ -91,7 +91,11 @@ func (l *limits) enter(v *view, a *Attempt, proof *identity.Proof, now time.Time
 	if len(l.held) >= manyUsages {
 		l.forget(now)
 	}
-	mine := l.usage(limitKey{a.Service, p.Kind, p.Provider, p.Name}, of.PerPrincipal, now)
+	who := limitKey{a.Service, p.Kind, p.Provider, p.Name}
+	if a.public() { // of those, each network is one
+		who.name = a.network()
+	}
+	mine := l.usage(who, of.PerPrincipal, now)
 	all := l.usage(limitKey{service: a.Service}, of.All, now)
 	for _, u := range []struct {
 		*usage

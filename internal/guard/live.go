@@ -162,6 +162,9 @@ func (g *Guard) judge(ctx context.Context, r *receipt, v *view, now time.Time, t
 	if v == s.view && next.expired == s.expired && !(s.clock && now.Sub(s.at) >= clockEvery) {
 		return nil
 	}
+	if v != s.view && r.attempt.public() && svc.Public != s.view.Services[r.attempt.Service].Public {
+		return &ending{policyChanged, errors.New("what is public has changed"), now}
+	}
 	if v != s.view && r.entry.prover != nil {
 		switch {
 		case v.issuers[r.entry.prover.Issuer()] != r.entry.prover:

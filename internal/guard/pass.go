@@ -64,7 +64,9 @@ type receipt struct {
 	gone          bool
 
 	mu     sync.Mutex
+	over   atomic.Bool   // ended is set
 	done   chan struct{} // made when Done is first called
+	onEnd  func()        // is called when it must end
 	ended  *ending       // why the pass ended; nil while it lives
 	closed bool          // its holder has called Close
 }
@@ -147,6 +149,23 @@ func (p *Pass) Done() <-chan struct{} {
 	return r.done
 }
 
+// OnEnd has f called, in a goroutine of its own, when the session must end before it is
+// closed; at once if it must already. One f there is, and it costs nothing while nothing
+// happens.
+func (p *Pass) OnEnd(f func()) {
+	if p == nil || p.r == nil {
+		go f()
+		return
+	}
+	r := p.r
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.onEnd = f
+	if r.ended != nil {
+		go f()
+	}
+}
+
 // Err says why the session must end: a *fault.Error with what the caller is told, whose
 // Code is Busy if the caller should begin another, Unproven if its credential is good no
 // longer, Denied for everything else. It is nil while the session may go on.
@@ -164,6 +183,9 @@ func (p *Pass) Err() error {
 	}
 	return nil
 }
+
+// Ended reports whether the session must end. It is for who asks before every byte.
+func (p *Pass) Ended() bool { return p == nil || p.r == nil || p.r.over.Load() }
 
 // mayGoOn reports whether r neither ended nor was closed.
 func (r *receipt) mayGoOn() bool {
@@ -232,8 +254,12 @@ func (r *receipt) end(e ending) ending {
 		return ending{}
 	}
 	r.ended = &e
+	r.over.Store(true)
 	if r.done != nil {
 		close(r.done)
+	}
+	if r.onEnd != nil {
+		go r.onEnd()
 	}
 	return e
 }

@@ -22,7 +22,7 @@ const (
 	PathRefused         Reason = "path_not_canonical"
 	QueryRefused        Reason = "query_malformed"
 	HeaderRefused       Reason = "header_malformed"
-	UpgradeRefused      Reason = "upgrade_not_served"
+	BodyTooLarge        Reason = "body_too_large"
 	FlavorMissing       Reason = "metadata_flavor_missing"
 	Forwarded           Reason = "request_was_forwarded" // through a proxy or by a browser
 	ParameterRefused    Reason = "parameter_not_accepted"
@@ -39,6 +39,7 @@ const (
 	guardClosed       Reason = "shutting_down"
 	rateLimited       Reason = "rate_limited"
 	tooConcurrent     Reason = "too_many_at_once"
+	noRoom            Reason = "no_room" // on the log's disk, but for proven callers
 )
 
 // Why a session ended that had begun.
@@ -70,8 +71,8 @@ func (r Reason) public() (fault.Code, string) {
 		return fault.Absent, "not found"
 	case MethodNotAllowed:
 		return fault.Unsupported, "method not allowed"
-	case UpgradeRefused:
-		return fault.Unsupported, "this upgrade is not served"
+	case BodyTooLarge:
+		return fault.Invalid, "body is too large"
 	case PathRefused:
 		return fault.Invalid, "path is not canonical"
 	case QueryRefused:

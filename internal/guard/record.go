@@ -78,6 +78,9 @@ func (g *Guard) refuse(a *Attempt, proof *identity.Proof, code, why string, f *f
 	return f
 }
 
+// retryLater is when to come back while nothing can be recorded.
+const retryLater = 5 * time.Second
+
 // errLast is why there is no record when the disk's last part is for operators.
 var errLast = errors.New("the log's disk is nearly full: what is left is for operators and for the end of what was begun")
 
@@ -91,12 +94,12 @@ func ofOperators(rec *audit.Record) bool {
 // caller gets when there is no record: no record, no pass.
 func (g *Guard) append(rec *audit.Record, d audit.Durability) (string, error) {
 	if g.c.Room() == audit.Last && !ofOperators(rec) {
-		return "", &fault.Error{Code: fault.Busy, Public: "decisions cannot be recorded now", RetryAfter: 5 * time.Second, Cause: errLast}
+		return "", &fault.Error{Code: fault.Busy, Public: "decisions cannot be recorded now", RetryAfter: retryLater, Cause: errLast}
 	}
 	seq, err := g.c.Log.Append(rec, d)
 	if err != nil {
 		g.c.Logger.Error("a decision cannot be recorded, so it is refused", "error", err.Error())
-		return "", &fault.Error{Code: fault.Busy, Public: "decisions cannot be recorded now", RetryAfter: 5 * time.Second, Cause: err}
+		return "", &fault.Error{Code: fault.Busy, Public: "decisions cannot be recorded now", RetryAfter: retryLater, Cause: err}
 	}
 	return g.c.Replica + "-" + strconv.FormatUint(seq, 10), nil
 }

@@ -18,9 +18,16 @@ type family struct {
 // Vars in variables.go.
 var families = []*family{
 	{"http", "http.METHOD in lower case, http.websocket", httpVerb, []ResourceKind{ServiceResource}, httpVars},
+	{"grpc", "grpc.call", only("call"), []ResourceKind{ServiceResource}, httpVars},
 	{"token", "token.mint", only("mint"), []ResourceKind{AccountResource, AudienceResource}, mintVars},
 	{"metadata", "metadata.get", only("get"), []ResourceKind{AccountResource}, nil},
 	{"workload", "workload.run", only("run"), []ResourceKind{AccountResource}, nil},
+}
+
+// speaks reports whether f's actions can be asked of a service of a family: gRPC is asked
+// of HTTP services.
+func (f *family) speaks(service string) bool {
+	return f.name == service || f.name == "grpc" && service == "http"
 }
 
 func only(verb string) func(string) bool { return func(s string) bool { return s == verb } }

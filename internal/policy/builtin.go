@@ -4,6 +4,9 @@ import "github.com/sallyport-dev/sallyport/internal/identity"
 
 // fallBack decides what no written rule has: by a built-in rule, or not at all.
 func (s *Snapshot) fallBack(w *walk) {
+	if w.admitPublic() {
+		return
+	}
 	if familyOf(w.q.Action) == adminFamily {
 		p := &w.q.Principal
 		if _, ok := s.admins[p.Name]; ok && p.Kind == identity.User && p.Provider == identity.Local {

@@ -26,6 +26,10 @@ type Query struct {
 
 	// Peer is the address of the connection's other end: peer.address.
 	Peer string
+
+	// Public is set of what the file states as public: the anonymous principal may,
+	// unless a rule denies it.
+	Public bool
 }
 
 // A Reason says how a decision came about.

@@ -83,7 +83,7 @@ func (c *compiler) to(path string, texts []string, fams []*family, r *rule) {
 		r.to = append(r.to, res)
 		applies := func(f *family) bool {
 			return slices.Contains(f.on, res.Kind) &&
-				(res.Kind != ServiceResource || f.name == c.world.Services[res.Name])
+				(res.Kind != ServiceResource || f.speaks(c.world.Services[res.Name]))
 		}
 		if len(fams) > 0 && !slices.ContainsFunc(fams, applies) {
 			c.mistake(at, "none of the rule's actions can be done to %q: write %s", text, c.forms(res))
@@ -116,7 +116,7 @@ func (c *compiler) exists(path string, res Resource) bool {
 func (c *compiler) forms(res Resource) string {
 	var out []string
 	for _, f := range families {
-		if slices.Contains(f.on, res.Kind) && (res.Kind != ServiceResource || f.name == c.world.Services[res.Name]) {
+		if slices.Contains(f.on, res.Kind) && (res.Kind != ServiceResource || f.speaks(c.world.Services[res.Name])) {
 			out = append(out, f.forms)
 		}
 	}

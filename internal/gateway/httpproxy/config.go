@@ -30,7 +30,11 @@ type Config struct {
 	// principal.email. A caller's own copies are removed.
 	IdentityHeaders map[string]string `yaml:"identity_headers,omitempty"`
 
+	// Routes say more of some paths. Default: all are judged by their methods.
+	Routes []Route `yaml:"routes,omitempty"`
+
 	upstream *url.URL
+	longest  []*Route // of Routes, the longest first
 }
 
 // fields are what identity headers can be set to.
@@ -84,7 +88,7 @@ func (c *Config) Complete() error {
 		}
 		seen[folded] = true
 	}
-	return errors.Join(bad...)
+	return errors.Join(append(bad, c.completeRoutes()...)...)
 }
 
 // ownHost returns a host of the file as hostName does. An IPv6 address may stand

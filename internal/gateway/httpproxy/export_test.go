@@ -16,5 +16,5 @@ func Bearer(h http.Header) (raw, header string, err error) { return bearer(h) }
 
 // Bare is the proxy without anything of ours: the same transport and buffers.
 func Bare(rewrite func(*httputil.ProxyRequest)) http.Handler {
-	return &httputil.ReverseProxy{Rewrite: rewrite, Transport: transport(0), BufferPool: &buffers{}}
+	return &httputil.ReverseProxy{Rewrite: rewrite, Transport: transport(0)}
 }

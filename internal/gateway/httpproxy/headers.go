@@ -60,19 +60,29 @@ var ownedHeaders = map[string]bool{
 // ownedFamilies are whole families of such names.
 var ownedFamilies = []string{"x-sallyport-", "x-forwarded-", "x-goog-iap-", "x-pomerium-", "x-amzn-oidc-", "cf-access-"}
 
-// strip removes from h what a caller may not say: identity headers by folded
-// name, those in own among them, and other spellings of the authorization headers.
-func strip(h http.Header, own map[string]bool) {
-	for name := range h {
-		f := identity.Fold(name)
-		if name == authorization || name == serverless {
-			continue // the one that was judged is removed by its caller
-		}
-		if ownedHeaders[f] || identity.NamesCaller(f) || own[f] || f == "authorization" || hasPrefix(f) {
-			delete(h, name)
-		}
+// drops reports whether a caller's own copy of a field never goes upstream: what names a
+// caller, in any spelling, what this service is told by us, other spellings of the
+// authorization headers, and what concerns the caller's connection alone.
+func (r *route) drops(name string) bool {
+	if drop, known := r.known[name]; known {
+		return drop
 	}
+	return hop[name] || dropped(name, r.own)
 }
+
+func dropped(name string, own map[string]bool) bool {
+	if name == authorization || name == serverless {
+		return false // the one that was judged is removed by its caller
+	}
+	f := identity.Fold(name)
+	return ownedHeaders[f] || identity.NamesCaller(f) || own[f] || f == "authorization" || hasPrefix(f)
+}
+
+// common are fields that most requests have, for which drops has its answer ready.
+var common = []string{"Accept", "Accept-Encoding", "Accept-Language", "Authorization", "Cache-Control", "Connection", "Content-Encoding", "Content-Length",
+	"Content-Type", "Cookie", "Date", "Dnt", "Grpc-Accept-Encoding", "Grpc-Timeout", "If-Match", "If-Modified-Since", "If-None-Match", "Origin", "Pragma",
+	"Priority", "Range", "Referer", "Sec-Ch-Ua", "Sec-Ch-Ua-Mobile", "Sec-Ch-Ua-Platform", "Sec-Fetch-Dest", "Sec-Fetch-Mode", "Sec-Fetch-Site",
+	"Sec-Fetch-User", "Te", "Traceparent", "Tracestate", "Upgrade-Insecure-Requests", "User-Agent", "X-Request-Id", "X-Requested-With"}
 
 // endToEnd returns the first option of a request's Connection headers that names a
 // field meant for all recipients, "" if there is none. A sender must not do that

@@ -1,25 +1,21 @@
-// Package httpproxy is the gateway for HTTP/1.1: a reverse proxy by host name in
-// which every request is admitted before anything of it goes upstream.
+// Package httpproxy is the gateway for HTTP: a reverse proxy by host name in which every
+// request, call and WebSocket is admitted before anything of it goes upstream, and ends
+// when it may not go on.
 //
-// A request is canonicalised or refused once, and what was judged is what is
-// forwarded. Upstream it carries an assertion of who called in place of the
-// caller's token. Not here yet: routes, TLS, HTTP/2, WebSocket, several upstreams,
-// trusted proxies.
+// A request is canonicalised or refused once, and what was judged is what is forwarded.
+// Upstream it carries an assertion of who called in place of the caller's token.
 //
-// Sources: RFC 9110, RFC 9112, RFC 6750, RFC 9457; docs/spec/rfc6750.md.
+// Sources: RFC 9110, RFC 9112, RFC 9113, RFC 6750, RFC 9457, RFC 6455; docs/spec/rfc6750.md.
 package httpproxy
 
 import (
-	"io"
-	"log/slog"
+	"errors"
 	"net"
 	"net/http"
-	"net/http/httputil"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/sallyport-dev/sallyport/internal/attest"
@@ -51,34 +47,34 @@ type route struct {
 	service  string
 	config   Config
 	own      map[string]bool // folded names of config.IdentityHeaders
+	known    map[string]bool // what drops says of common names
 	realm    string
 	upstream *url.URL
 }
 
 // A Proxy is an http.Handler for all HTTP services.
 type Proxy struct {
-	core    gateway.Core
-	routes  map[string]*route     // by host
-	forward httputil.ReverseProxy // copied for each request, whose hooks are its own
+	core      gateway.Core
+	routes    map[string]*route // by host
+	transport http.RoundTripper
+	proxies   gateway.TrustedProxies
 }
 
 // New returns a Proxy for targets, whose Configs are complete. It keeps at most idle
 // connections to upstreams that nobody uses; 0 is no bound.
 func New(core gateway.Core, targets []Target, idle int) *Proxy {
-	p := &Proxy{core: core, routes: map[string]*route{}}
+	p := &Proxy{core: core, routes: map[string]*route{}, transport: transport(idle), proxies: core.Proxies}
 	for _, t := range targets {
-		r := &route{service: t.Service, config: t.Config, own: map[string]bool{}, realm: t.Service, upstream: t.Config.upstream}
+		r := &route{service: t.Service, config: t.Config, own: map[string]bool{}, known: map[string]bool{}, realm: t.Service, upstream: t.Config.upstream}
 		for name := range t.Config.IdentityHeaders {
 			r.own[identity.Fold(name)] = true
+		}
+		for _, name := range common {
+			r.known[name] = hop[name] || dropped(name, r.own)
 		}
 		for _, h := range t.Config.Hosts {
 			p.routes[h] = r
 		}
-	}
-	p.forward = httputil.ReverseProxy{
-		Transport:  transport(idle),
-		BufferPool: &buffers{},
-		ErrorLog:   slog.NewLogLogger(core.Logger.Handler(), slog.LevelWarn),
 	}
 	return p
 }
@@ -99,19 +95,22 @@ func transport(idle int) *http.Transport {
 
 // ServeHTTP admits the request or refuses it.
 func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	x := exchange{p: p, w: w, r: r}
+	x := exchange{p: p, w: w, r: r, scheme: "http", grpc: isGRPC(r)}
+	if r.TLS != nil {
+		x.scheme = "https"
+	}
+	x.count.ResponseWriter = w
 	if !x.admit() {
 		return
 	}
 	defer x.close()
-	forward := p.forward
-	forward.Rewrite, forward.ErrorHandler = x.rewrite, x.upstreamFailed
-	forward.ModifyResponse = notOurs
-	if r.Body != nil && r.Body != http.NoBody {
-		x.body.ReadCloser = r.Body
-		r.Body = &x.body
+	switch {
+	case !x.prepare():
+	case x.preflight && !x.at.CORS.Pass:
+		x.at.CORS.answer(w, r, x.at.Methods)
+	default:
+		x.forward()
 	}
-	forward.ServeHTTP(&x.count, r)
 }
 
 // exchange is one request on its way.
@@ -120,9 +119,15 @@ type exchange struct {
 	w         http.ResponseWriter
 	r         *http.Request
 	route     *route
+	at        *Route
+	grpc      bool     // it is a call of gRPC
+	upgrade   *upgrade // to WebSocket; nil for others
+	preflight bool
 	host      string // as policy saw it, and the port the client wrote
+	scheme    string // the client's
+	from      string // X-Forwarded-For
 	path      canonicalPath
-	header    string // that held the credential
+	judged    string // header that held the credential
 	pass      *guard.Pass
 	id        string // of the decision
 	assertion string
@@ -143,11 +148,22 @@ func action(method string) string {
 	return "http." + strings.ToLower(method)
 }
 
+// public reports whether x is for anybody.
+func (x *exchange) public() bool { return x.at.Public || x.preflight }
+
 // admit does everything that comes before the upstream is dialled, and answers
 // the client when the answer is no.
 func (x *exchange) admit() bool {
 	a := guard.Attempt{Action: action(x.r.Method), Caller: attest.FromContext(x.r.Context())}
 	a.Peer, _ = netip.ParseAddrPort(x.r.RemoteAddr)
+	x.from = a.Peer.Addr().Unmap().String()
+	if client, scheme, ok := x.p.proxies.Client(a.Peer, x.r.Header); ok {
+		x.from = client.Addr().String() + ", " + x.from
+		a.Peer, a.Caller = client, nil
+		if scheme != "" {
+			x.scheme = scheme
+		}
+	}
 	a.TraceID = traceID(x.r.Header.Get("Traceparent"))
 	host, ok := hostName(x.r.Host)
 	if ok {
@@ -173,7 +189,7 @@ func (x *exchange) admit() bool {
 		return false
 	}
 	x.pass = pass
-	return x.prepare()
+	return true
 }
 
 // read takes from the request what is judged; a reason means that it cannot be.
@@ -196,11 +212,37 @@ func (x *exchange) read(a *guard.Attempt, host string) (guard.Reason, string) {
 	if option := endToEnd(r.Header["Connection"]); option != "" {
 		return guard.HeaderRefused, "Connection names " + option + ", which is meant for the upstream too"
 	}
-	if strings.Contains(strings.ToLower(strings.Join(r.Header["Upgrade"], ",")), "websocket") {
-		return guard.UpgradeRefused, "websocket is not served by this version"
+	x.at = x.route.config.at(path.decoded)
+	x.preflight = x.at.CORS != nil && preflight(r)
+	if len(x.at.Methods) > 0 && !x.preflight && !slices.Contains(x.at.Methods, r.Method) {
+		return guard.MethodNotAllowed, "the route " + x.at.Path + " has not that method"
 	}
-	raw, header, err := bearer(r.Header)
-	x.header = header
+	if max := int64(x.at.MaxBody); max > 0 && r.ContentLength > max {
+		return guard.BodyTooLarge, "the body is larger than max_body of the route " + x.at.Path
+	}
+	switch {
+	case x.grpc:
+		a.Action = actionGRPC
+	case asksForWebSocket(r):
+		a.Action = actionWebSocket
+	}
+	if x.at.Action != "" && a.Action != actionWebSocket {
+		a.Action = x.at.Action
+	}
+	if reason, why := x.credential(a); reason != "" {
+		return reason, why
+	}
+	return "", ""
+}
+
+// credential takes what the caller shows. Where anybody may ask, nothing is looked at.
+func (x *exchange) credential(a *guard.Attempt) (guard.Reason, string) {
+	if x.public() {
+		a.Credentials = []guard.Credential{guard.Anonymous()}
+		return "", ""
+	}
+	raw, header, err := bearer(x.r.Header)
+	x.judged = header
 	switch {
 	case err == errNoCredential:
 		return guard.CredentialMissing, "neither Authorization nor X-Serverless-Authorization has a Bearer credential"
@@ -211,16 +253,27 @@ func (x *exchange) read(a *guard.Attempt, host string) (guard.Reason, string) {
 	return "", ""
 }
 
-// prepare makes what the upstream is told of the caller.
+// actionWebSocket is asked by an upgrade, before it happens.
+const actionWebSocket = "http.websocket"
+
+// asksForWebSocket reports whether r would become a WebSocket, well-formed or not. Other
+// protocols are not changed to: HTTP lets a server ignore the wish.
+func asksForWebSocket(r *http.Request) bool {
+	return r.ProtoMajor == 1 && strings.Contains(strings.ToLower(strings.Join(r.Header["Upgrade"], ",")), webSocket)
+}
+
+// prepare makes what the upstream is told of the caller, and of an upgrade.
 func (x *exchange) prepare() bool {
 	a, err := x.pass.Admission()
 	if err == nil {
 		x.id = a.ID
-		x.assertion, err = x.p.core.Assert.Assertion(x.pass)
 	}
-	if err == nil {
-		x.identity = http.Header{}
-		err = x.route.config.set(x.identity, &a.Principal)
+	if err == nil && !x.public() {
+		x.assertion, err = x.p.core.Assert.Assertion(x.pass)
+		if err == nil && len(x.route.config.IdentityHeaders) > 0 {
+			x.identity = http.Header{}
+			err = x.route.config.set(x.identity, &a.Principal)
+		}
 	}
 	if err != nil {
 		f := *fault.Of(err)
@@ -229,8 +282,21 @@ func (x *exchange) prepare() bool {
 		x.refuse(&f)
 		return false
 	}
-	x.count.ResponseWriter = x.w
-	return true
+	if a.Action != actionWebSocket {
+		return true
+	}
+	u, err := readUpgrade(x.r)
+	switch {
+	case errors.Is(err, errVersion):
+		x.w.Header().Set("Sec-Websocket-Version", webSocketVersion)
+		x.answer(http.StatusUpgradeRequired, "only version 13 of WebSocket is served", x.id)
+	case err != nil:
+		x.answer(http.StatusBadRequest, "the opening handshake is malformed", x.id)
+	default:
+		x.upgrade = &u
+		return true
+	}
+	return false
 }
 
 // rawPath returns the path as it was sent: net/url has decoded it already. Of the
@@ -264,38 +330,6 @@ func validAction(method string) bool {
 	return method != "" && len(method) <= 32
 }
 
-// rewrite builds the request for the upstream. ReverseProxy has removed the
-// hop-by-hop headers, and what it removes afterwards is nothing of ours.
-func (x *exchange) rewrite(pr *httputil.ProxyRequest) {
-	out := pr.Out
-	out.URL = &url.URL{Scheme: x.route.upstream.Scheme, Host: x.route.upstream.Host,
-		Path: x.path.decoded, RawPath: x.path.escaped, RawQuery: pr.In.URL.RawQuery, ForceQuery: pr.In.URL.ForceQuery}
-	strip(out.Header, x.route.own)
-	out.Header.Del(x.header)
-	out.Header.Del("Upgrade") // no protocol is switched to
-	out.Header.Del("Connection")
-	out.Trailer = nil // fields that nobody judged
-	out.Host = x.host
-	pr.SetXForwarded()
-	out.Header.Set(AssertionHeader, x.assertion)
-	for name, v := range x.identity {
-		out.Header[name] = v
-	}
-}
-
-// notOurs takes from an upstream's answer what only we say.
-func notOurs(r *http.Response) error {
-	r.Header.Del(DecisionHeader)
-	return nil
-}
-
-func (x *exchange) upstreamFailed(_ http.ResponseWriter, r *http.Request, err error) {
-	if r.Context().Err() == nil { // else the client has gone
-		x.p.core.Logger.Warn("the upstream did not answer", "decision", x.id, "service", x.route.service, "error", err.Error())
-	}
-	x.answer(http.StatusBadGateway, "the service did not answer", x.id)
-}
-
 func (x *exchange) close() {
 	if err := x.pass.Close(guard.Summary{BytesIn: x.body.n.Load(), BytesOut: x.count.n}); err != nil {
 		x.p.core.Logger.Error("the end of a request cannot be recorded", "decision", x.id, "error", err.Error())
@@ -315,45 +349,3 @@ func traceID(traceparent string) string {
 	}
 	return parts[1]
 }
-
-// countingReader counts a request's bytes. The transport may still read when the
-// answer is there already.
-type countingReader struct {
-	io.ReadCloser
-	n atomic.Int64
-}
-
-func (c *countingReader) Read(b []byte) (int, error) {
-	n, err := c.ReadCloser.Read(b)
-	c.n.Add(int64(n))
-	return n, err
-}
-
-// countingWriter counts an answer's bytes.
-type countingWriter struct {
-	http.ResponseWriter
-	n int64
-}
-
-func (c *countingWriter) Write(b []byte) (int, error) {
-	n, err := c.ResponseWriter.Write(b)
-	c.n += int64(n)
-	return n, err
-}
-
-// Unwrap lets http.ResponseController flush.
-func (c *countingWriter) Unwrap() http.ResponseWriter { return c.ResponseWriter }
-
-// buffers lends copy buffers to ReverseProxy.
-type buffers struct{ pool sync.Pool }
-
-// Get returns a buffer of 32 KiB.
-func (b *buffers) Get() []byte {
-	if v, ok := b.pool.Get().(*[]byte); ok {
-		return *v
-	}
-	return make([]byte, 32<<10)
-}
-
-// Put takes one back.
-func (b *buffers) Put(buf []byte) { b.pool.Put(&buf) }

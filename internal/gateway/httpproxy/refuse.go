@@ -1,8 +1,12 @@
 package httpproxy
 
 import (
+	"bytes"
+	"html/template"
+	"math"
 	"net/http"
 	"strconv"
+	"strings"
 
 	"github.com/go-json-experiment/json"
 
@@ -33,8 +37,15 @@ func (x *exchange) turnAway(a guard.Attempt, reason guard.Reason, why string) bo
 	case guard.HostUnknown:
 		x.answer(http.StatusMisdirectedRequest, f.Public, f.Decision) // RFC 9110 section 15.5.20
 	case guard.MethodNotAllowed:
-		x.w.Header().Set("Allow", "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")
+		methods := "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
+		if x.at != nil && len(x.at.Methods) > 0 {
+			methods = strings.Join(x.at.Methods, ", ")
+		}
+		x.w.Header().Set("Allow", methods)
 		x.answer(http.StatusMethodNotAllowed, f.Public, f.Decision)
+	case guard.BodyTooLarge:
+		x.w.Header().Set("Connection", "close")
+		x.answer(http.StatusRequestEntityTooLarge, f.Public, f.Decision)
 	default:
 		x.refuse(f)
 	}
@@ -66,9 +77,14 @@ func (x *exchange) refuse(err error) {
 		status = http.StatusNotFound
 	case fault.Unsupported:
 		status = http.StatusNotImplemented
-	case fault.Busy:
+	case fault.Busy, fault.TooMany:
 		status = http.StatusServiceUnavailable
-		x.w.Header().Set("Retry-After", strconv.Itoa(int(f.RetryAfter.Seconds())))
+		if f.Code == fault.TooMany {
+			status = http.StatusTooManyRequests // RFC 6585 section 4
+		}
+		if f.RetryAfter > 0 {
+			x.w.Header().Set("Retry-After", strconv.Itoa(int(math.Ceil(f.RetryAfter.Seconds()))))
+		}
 	}
 	if challenge {
 		value := `Bearer realm="` + x.route.realm + `"`
@@ -80,17 +96,57 @@ func (x *exchange) refuse(err error) {
 	x.answer(status, f.Public, f.Decision)
 }
 
-// answer writes a problem. detail is one of our own constant clauses.
+// answer writes a problem: to programs as such, to browsers as a short page, to gRPC as its
+// status. detail is one of our own constant clauses.
 func (x *exchange) answer(status int, detail, decision string) {
+	if x.grpc {
+		answerGRPC(x.w, grpcOf(status), detail, decision)
+		return
+	}
 	h := x.w.Header()
-	h.Set("Content-Type", "application/problem+json")
 	h.Set("Cache-Control", "no-store")
 	h.Set("X-Content-Type-Options", "nosniff")
+	if x.at != nil && x.at.CORS != nil {
+		x.at.CORS.allowed(h, x.r.Header.Get("Origin"))
+	}
 	if decision != "" {
 		h.Set(DecisionHeader, decision)
 	}
-	body, _ := json.Marshal(problem{http.StatusText(status), status, detail, decision}) // strings and a number
-	h.Set("Content-Length", strconv.Itoa(len(body)+1))
+	var body []byte
+	if wantsPage(x.r) {
+		h.Set("Content-Type", "text/html; charset=utf-8")
+		h.Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'")
+		body = page(status, detail, decision)
+	} else {
+		h.Set("Content-Type", "application/problem+json")
+		body, _ = json.Marshal(problem{http.StatusText(status), status, detail, decision}) // strings and a number
+		body = append(body, '\n')
+	}
+	h.Set("Content-Length", strconv.Itoa(len(body)))
 	x.w.WriteHeader(status)
-	_, _ = x.w.Write(append(body, '\n')) // the client has gone; nothing to add
+	if x.r.Method != http.MethodHead {
+		_, _ = x.w.Write(body) // the client has gone; nothing to add
+	}
+}
+
+// wantsPage reports whether a person reads the answer: browsers name text/html first when
+// they load a page, and nothing else does.
+func wantsPage(r *http.Request) bool {
+	first, _, _ := strings.Cut(r.Header.Get("Accept"), ",")
+	return strings.TrimSpace(first) == "text/html"
+}
+
+var pages = template.Must(template.New("page").Parse(`<!doctype html>
+<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{{.Title}}</title>
+<style>body{font:1.1rem/1.6 system-ui,sans-serif;color-scheme:light dark;max-width:34rem;margin:18vh auto;padding:0 1.5rem}h1{font-size:1.5rem;margin:0 0 .5rem}code{font-size:1rem;user-select:all}p{margin:.4rem 0}</style>
+<h1>{{.Status}} {{.Title}}</h1>
+<p>The gateway in front of this page says: {{.Detail}}.</p>
+{{with .Decision}}<p>If you think that this is wrong, tell whoever runs it this decision: <code>{{.}}</code></p>
+{{end}}</html>
+`))
+
+func page(status int, detail, decision string) []byte {
+	var out bytes.Buffer
+	_ = pages.Execute(&out, problem{http.StatusText(status), status, detail, decision}) // into memory
+	return out.Bytes()
 }

@@ -1,0 +1,125 @@
+package httpproxy
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/sallyport-dev/sallyport/internal/fault"
+)
+
+const (
+	// stall is how long a client may leave an answer unread, or a body unsent, once it
+	// has begun.
+	stall = time.Minute
+
+	// moved is how often the deadline for that is moved on.
+	moved = 10 * time.Second
+
+	// parting is how long an exchange that has to end may take to say so.
+	parting = 300 * time.Millisecond
+)
+
+// errTimeout is why a route's timeout cut an exchange.
+var errTimeout = errors.New("the route's timeout is over")
+
+// watched is what can cut an exchange from outside: its pass, and its route's timeout.
+type watched struct {
+	control *http.ResponseController
+	cancel  context.CancelCauseFunc
+	streams bool // over HTTP/2
+
+	mu   sync.Mutex
+	over bool // the handler has returned: its connection serves another
+}
+
+// cut makes whoever waits for the upstream or for the client's body return. What is said
+// to the client then has a moment.
+func (w *watched) cut(why error) {
+	w.cancel(why)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.over {
+		return
+	}
+	past := time.Unix(1, 0)
+	_ = w.control.SetReadDeadline(past) // HTTP/1 and 2 have both deadlines
+	time.AfterFunc(parting, func() {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		if !w.over {
+			_ = w.control.SetWriteDeadline(past)
+		}
+	})
+}
+
+// A pace bounds how long one read or write of the client's may take. HTTP/1 has deadlines
+// for that, which only who waits runs into; those of HTTP/2 end a stream that nobody waits
+// for, too, so there it is a timer.
+type pace struct {
+	*watched
+	deadline func(time.Time) error
+	armed    time.Time
+	timer    *time.Timer
+}
+
+func (p *pace) begin() {
+	if p.watched == nil {
+		return // an exchange that does not keep to it
+	}
+	if !p.streams {
+		if now := time.Now(); now.Sub(p.armed) > moved {
+			p.armed = now
+			_ = p.deadline(now.Add(stall))
+		}
+		return
+	}
+	if p.timer != nil {
+		p.timer.Reset(stall)
+		return
+	}
+	p.timer = time.AfterFunc(stall, func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if !p.over {
+			_ = p.deadline(time.Unix(1, 0))
+		}
+	})
+}
+
+func (p *pace) end() {
+	if p.timer != nil {
+		p.timer.Stop()
+	}
+}
+
+// clear takes a deadline back: nobody waits any more.
+func (p *pace) clear() {
+	if p.watched != nil && !p.streams {
+		_ = p.deadline(time.Time{})
+	}
+}
+
+// done says that the handler returns.
+func (w *watched) done() {
+	w.mu.Lock()
+	w.over = true
+	w.mu.Unlock()
+	w.cancel(nil)
+}
+
+// ended answers, as far as that can be done, an exchange that had to end.
+func (x *exchange) ended(err error) {
+	f := fault.Of(err)
+	switch {
+	case !x.count.begun:
+		x.w.Header().Set("Connection", "close")
+		x.refuse(f)
+	case x.grpc:
+		endGRPC(x.w, grpcCode(f.Code), f.Public, f.Decision)
+	default:
+		panic(http.ErrAbortHandler) // so that no client takes a part for the whole
+	}
+}

@@ -1,0 +1,337 @@
+package httpproxy
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httptrace"
+	"net/textproto"
+	"net/url"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/net/http/httpguts"
+)
+
+// forward sends what was admitted upstream and passes the answer on.
+func (x *exchange) forward() {
+	ctx, cancel := context.WithCancelCause(x.r.Context())
+	w := &watched{control: http.NewResponseController(x.w), cancel: cancel, streams: x.r.ProtoMajor == 2}
+	defer w.done()
+	x.pass.OnEnd(func() { w.cut(x.pass.Err()) })
+	if t := x.at.Timeout; t > 0 && !x.grpc && x.upgrade == nil {
+		defer time.AfterFunc(t, func() { w.cut(errTimeout) }).Stop()
+	}
+	x.count.control, x.count.pace = w.control, pace{watched: w, deadline: w.control.SetWriteDeadline}
+	if !x.grpc { // a call may have nothing to say for hours
+		x.body.pace = pace{watched: w, deadline: w.control.SetReadDeadline}
+	}
+	out, err := x.outgoing(ctx)
+	if err != nil {
+		x.upstreamFailed(err)
+		return
+	}
+	resp, err := x.p.transport.RoundTrip(out)
+	switch {
+	case err != nil:
+		x.upstreamFailed(err)
+	case resp.StatusCode == http.StatusSwitchingProtocols:
+		x.switched(resp)
+	default:
+		x.passOn(resp)
+	}
+}
+
+// outgoing builds the request for the upstream: what was judged, who called, and nothing
+// that concerns only the caller's connection.
+func (x *exchange) outgoing(ctx context.Context) (*http.Request, error) {
+	in := x.r
+	out := (&http.Request{
+		Method: in.Method, Host: x.host, Header: x.header(), ContentLength: in.ContentLength, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+		URL: &url.URL{Scheme: x.route.upstream.Scheme, Host: x.route.upstream.Host, Path: x.path.decoded, RawPath: x.path.escaped,
+			RawQuery: in.URL.RawQuery, ForceQuery: in.URL.ForceQuery},
+	}).WithContext(ctx)
+	if in.ProtoMajor == 2 || len(in.Header["Expect"]) > 0 || x.upgrade != nil {
+		out = out.WithContext(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{Got1xxResponse: x.informed}))
+	}
+	if in.ContentLength != 0 && in.Body != nil && in.Body != http.NoBody {
+		x.body.ReadCloser, x.body.limit = in.Body, int64(x.at.MaxBody)
+		out.Body = &x.body
+		out.Trailer = x.trailer()
+		x.body.atEnd = func() {
+			for name := range out.Trailer {
+				out.Trailer[name] = in.Trailer[name]
+			}
+		}
+	}
+	return out, nil
+}
+
+// header builds the header of the request for the upstream.
+func (x *exchange) header() http.Header {
+	in := x.r.Header
+	out := make(http.Header, len(in)+8)
+	var named map[string]bool
+	for _, line := range in["Connection"] {
+		for option := range strings.SplitSeq(line, ",") {
+			if option = textproto.CanonicalMIMEHeaderKey(strings.TrimSpace(option)); option != "" && option != "Close" && option != "Keep-Alive" {
+				if named == nil {
+					named = map[string]bool{}
+				}
+				named[option] = true
+			}
+		}
+	}
+	for name, v := range in {
+		if name == x.judged || named[name] || x.route.drops(name) {
+			continue
+		}
+		out[name] = v
+	}
+	if x.public() {
+		out.Del(authorization)
+		out.Del(serverless)
+	}
+	if httpguts.HeaderValuesContainsToken(in["Te"], "trailers") {
+		out["Te"] = []string{"trailers"}
+	}
+	if x.upgrade != nil {
+		x.upgrade.offer(out)
+	}
+	out["X-Forwarded-For"] = []string{x.from}
+	out["X-Forwarded-Host"] = []string{x.r.Host}
+	out["X-Forwarded-Proto"] = []string{x.scheme}
+	if _, there := out["User-Agent"]; !there {
+		out["User-Agent"] = nil // or the transport would name itself
+	}
+	if x.assertion != "" {
+		out[AssertionHeader] = []string{x.assertion}
+	}
+	for name, v := range x.identity {
+		out[name] = v
+	}
+	return out
+}
+
+// trailer returns the names of the request's trailers that go upstream; their values come
+// with the body's end.
+func (x *exchange) trailer() http.Header {
+	var out http.Header
+	for name := range x.r.Trailer {
+		if !x.route.drops(name) && name != authorization && name != serverless {
+			if out == nil {
+				out = http.Header{}
+			}
+			out[name] = nil
+		}
+	}
+	return out
+}
+
+// informed passes on an answer that only informs (RFC 9110 section 15.2). 100 is not
+// meant: it is said to whoever waits for it when its body is read.
+func (x *exchange) informed(status int, header textproto.MIMEHeader) error {
+	if status == http.StatusContinue || x.r.ProtoAtLeast(1, 1) == false {
+		return nil
+	}
+	h := x.w.Header()
+	for name, v := range header {
+		if !hop[name] && name != DecisionHeader {
+			h[name] = v
+		}
+	}
+	x.w.WriteHeader(status)
+	clear(h)
+	return nil
+}
+
+// hop are fields that concern one connection (RFC 9110 section 7.6.1).
+var hop = map[string]bool{
+	"Connection": true, "Proxy-Connection": true, "Keep-Alive": true, "Proxy-Authenticate": true, "Proxy-Authorization": true,
+	"Te": true, "Trailer": true, "Transfer-Encoding": true, "Upgrade": true, "Http2-Settings": true,
+}
+
+// passOn passes an answer on, to its last byte and its trailers.
+func (x *exchange) passOn(resp *http.Response) {
+	defer resp.Body.Close()
+	h := x.w.Header()
+	var named map[string]bool
+	if len(resp.Header["Connection"]) > 0 {
+		named = hopByHop(resp.Header)
+	}
+	for name, v := range resp.Header {
+		if !hop[name] && !named[name] && name != DecisionHeader {
+			h[name] = v
+		}
+	}
+	if _, there := h["Content-Type"]; !there {
+		h["Content-Type"] = nil // nobody guesses
+	}
+	x.at.CORS.allowed(h, x.r.Header.Get("Origin"))
+	for name := range resp.Trailer {
+		h.Add("Trailer", name)
+	}
+	announced := len(resp.Trailer)
+	x.count.WriteHeader(resp.StatusCode)
+	stream := resp.ContentLength < 0
+	if stream && x.r.Method != http.MethodHead {
+		_ = x.count.flush() // somebody may wait for the header fields alone
+	}
+	err := x.copyBody(resp.Body, stream)
+	if ended := x.pass.Err(); ended != nil {
+		x.ended(ended)
+		return
+	}
+	if err != nil {
+		if x.r.Context().Err() == nil {
+			x.p.core.Logger.Warn("an answer broke off", "decision", x.id, "service", x.route.service, "error", err.Error())
+		}
+		panic(http.ErrAbortHandler)
+	}
+	for name, v := range resp.Trailer {
+		if len(resp.Trailer) > announced {
+			name = http.TrailerPrefix + name
+		}
+		h[name] = v
+	}
+}
+
+// copyBuffers are lent while an answer is copied.
+var copyBuffers = sync.Pool{New: func() any { return new([32 << 10]byte) }}
+
+func (x *exchange) copyBody(from io.Reader, stream bool) error {
+	if from == http.NoBody {
+		return nil
+	}
+	buf := copyBuffers.Get().(*[32 << 10]byte)
+	defer copyBuffers.Put(buf)
+	for {
+		n, err := from.Read(buf[:])
+		if n > 0 {
+			if x.pass.Ended() {
+				return x.pass.Err()
+			}
+			if _, werr := x.count.Write(buf[:n]); werr != nil {
+				return werr
+			}
+			if stream {
+				if werr := x.count.flush(); werr != nil {
+					return werr
+				}
+			}
+		}
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// switched goes on with a WebSocket, if that was asked for.
+func (x *exchange) switched(resp *http.Response) {
+	if x.upgrade == nil {
+		_ = resp.Body.Close()
+		x.upstreamFailed(errors.New("the upstream switches protocols, which nobody asked for"))
+		return
+	}
+	delete(resp.Header, DecisionHeader)
+	in, out, written, err := x.upgrade.serve(x.w, resp, x.pass, terms{})
+	x.body.n.Add(in)
+	x.count.n += out
+	switch {
+	case !written:
+		x.upstreamFailed(err)
+	case err != nil && x.pass.Err() == nil:
+		x.p.core.Logger.Info("a WebSocket ended badly", "decision", x.id, "service", x.route.service, "error", err.Error())
+	}
+}
+
+// upstreamFailed answers for an upstream that did not, or says why there was no time.
+func (x *exchange) upstreamFailed(err error) {
+	if ended := x.pass.Err(); ended != nil {
+		x.ended(ended)
+		return
+	}
+	var large *tooLarge
+	switch {
+	case x.count.begun:
+		panic(http.ErrAbortHandler)
+	case errors.As(err, &large):
+		x.w.Header().Set("Connection", "close")
+		x.answer(http.StatusRequestEntityTooLarge, "body is too large", x.id)
+		return
+	case errors.Is(err, errTimeout):
+		x.answer(http.StatusGatewayTimeout, "the service did not answer in time", x.id)
+		return
+	case x.r.Context().Err() == nil: // else the client has gone
+		x.p.core.Logger.Warn("the upstream did not answer", "decision", x.id, "service", x.route.service, "error", err.Error())
+	}
+	x.answer(http.StatusBadGateway, "the service did not answer", x.id)
+}
+
+// tooLarge is a body longer than its route allows.
+type tooLarge struct{}
+
+func (*tooLarge) Error() string { return "the request's body is larger than max_body" }
+
+// countingReader reads a request's body: it counts and limits it, and does not wait for
+// ever. The transport may still read when the answer is there already.
+type countingReader struct {
+	io.ReadCloser
+	n     atomic.Int64
+	limit int64 // 0 is none
+	pace  pace
+	atEnd func()
+}
+
+// Read implements io.Reader.
+func (c *countingReader) Read(b []byte) (int, error) {
+	c.pace.begin()
+	n, err := c.ReadCloser.Read(b)
+	c.pace.end()
+	if sum := c.n.Add(int64(n)); c.limit > 0 && sum > c.limit {
+		return 0, &tooLarge{}
+	}
+	if err == io.EOF {
+		c.pace.clear() // the answer may take its time
+		c.atEnd()
+	}
+	return n, err
+}
+
+// countingWriter writes an answer: it counts it, and does not wait for ever for a client
+// that reads nothing.
+type countingWriter struct {
+	http.ResponseWriter
+	n       int64
+	begun   bool
+	control *http.ResponseController
+	pace    pace
+}
+
+// WriteHeader implements http.ResponseWriter.
+func (c *countingWriter) WriteHeader(status int) {
+	c.begun = true
+	c.ResponseWriter.WriteHeader(status)
+}
+
+// Write implements io.Writer.
+func (c *countingWriter) Write(b []byte) (int, error) {
+	c.pace.begin()
+	n, err := c.ResponseWriter.Write(b)
+	c.pace.end()
+	c.n += int64(n)
+	return n, err
+}
+
+// flush sends what was written.
+func (c *countingWriter) flush() error {
+	c.pace.begin()
+	defer c.pace.end()
+	return c.control.Flush()
+}

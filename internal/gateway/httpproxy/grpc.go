@@ -1,0 +1,105 @@
+package httpproxy
+
+import (
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+
+	"github.com/sallyport-dev/sallyport/internal/fault"
+)
+
+// actionGRPC is asked by every call of gRPC, whatever its message says: which method it is
+// of, the path says.
+const actionGRPC = "grpc.call"
+
+// isGRPC reports whether r is a call (gRPC over HTTP/2, "Requests").
+func isGRPC(r *http.Request) bool {
+	if r.ProtoMajor != 2 || r.Method != http.MethodPost {
+		return false
+	}
+	rest, ok := strings.CutPrefix(r.Header.Get("Content-Type"), "application/grpc")
+	return ok && (rest == "" || rest[0] == '+' || rest[0] == ';')
+}
+
+// Codes of gRPC's status (grpc/doc/statuscodes.md).
+const (
+	grpcInvalidArgument   = 3
+	grpcDeadlineExceeded  = 4
+	grpcPermissionDenied  = 7
+	grpcResourceExhausted = 8
+	grpcUnimplemented     = 12
+	grpcInternal          = 13
+	grpcUnavailable       = 14
+	grpcUnauthenticated   = 16
+)
+
+func grpcCode(c fault.Code) int {
+	switch c {
+	case fault.Invalid:
+		return grpcInvalidArgument
+	case fault.Missing, fault.Unproven:
+		return grpcUnauthenticated
+	case fault.Denied:
+		return grpcPermissionDenied
+	case fault.Absent, fault.Unsupported:
+		return grpcUnimplemented
+	case fault.Busy:
+		return grpcUnavailable
+	case fault.TooMany:
+		return grpcResourceExhausted
+	}
+	return grpcInternal
+}
+
+// grpcOf is what a problem of this gateway is in gRPC. HTTP's own mapping would make a
+// 421 or 502 of a proxy something else in each client library.
+func grpcOf(status int) int {
+	switch status {
+	case http.StatusBadRequest, http.StatusRequestEntityTooLarge:
+		return grpcInvalidArgument
+	case http.StatusUnauthorized:
+		return grpcUnauthenticated
+	case http.StatusForbidden:
+		return grpcPermissionDenied
+	case http.StatusTooManyRequests:
+		return grpcResourceExhausted
+	case http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusMisdirectedRequest, http.StatusNotImplemented:
+		return grpcUnimplemented
+	case http.StatusBadGateway, http.StatusServiceUnavailable:
+		return grpcUnavailable
+	case http.StatusGatewayTimeout:
+		return grpcDeadlineExceeded
+	}
+	return grpcInternal
+}
+
+// answerGRPC answers a call that goes nowhere: header fields alone, which are the
+// trailers, too ("Trailers-Only").
+func answerGRPC(w http.ResponseWriter, code int, detail, decision string) {
+	h := w.Header()
+	h.Set("Content-Type", "application/grpc")
+	h.Set("Grpc-Status", strconv.Itoa(code))
+	h.Set("Grpc-Message", grpcMessage(detail, decision))
+	if decision != "" {
+		h.Set(DecisionHeader, decision)
+	}
+	h.Del("Www-Authenticate")
+	w.WriteHeader(http.StatusOK)
+}
+
+// endGRPC ends a call whose answer has begun.
+func endGRPC(w http.ResponseWriter, code int, detail, decision string) {
+	h := w.Header()
+	for name, v := range map[string]string{"Grpc-Status": strconv.Itoa(code), "Grpc-Message": grpcMessage(detail, decision), DecisionHeader: decision} {
+		h[http.TrailerPrefix+name] = []string{v}
+	}
+}
+
+// grpcMessage is percent-encoded, as gRPC has it for what is no printable ASCII.
+func grpcMessage(detail, decision string) string {
+	if decision != "" {
+		detail += " (decision " + decision + ")"
+	}
+	return strings.ReplaceAll(url.PathEscape(detail), "%20", " ")
+}

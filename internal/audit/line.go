@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"math"
 	"strconv"
 	"strings"
 	"time"
@@ -63,6 +64,9 @@ func parseLine(text []byte, origin string) (*Line, *Entry, error) {
 	h, err := parseLeaf([]byte(l.Leaf))
 	if err != nil {
 		return nil, nil, err
+	}
+	if h.Seq > math.MaxInt64 { // the numbers of the tree's nodes would overflow
+		return nil, nil, fmt.Errorf("entry %d: no checkpoint reaches so far", h.Seq)
 	}
 	e := &Entry{Header: h, State: l.State, Leaf: []byte(l.Leaf)}
 	says := (&Reader{origin: origin}).Line(e)

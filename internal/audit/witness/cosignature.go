@@ -90,13 +90,19 @@ func Open(checkpoint []byte, witnesses []note.Verifier) ([]Cosignature, error) {
 	return out, nil
 }
 
+// signedBy reports whether a signature, in base64, says that it is of v's key.
+func signedBy(sig string, v note.Verifier) bool {
+	raw, err := base64.StdEncoding.DecodeString(strings.TrimSuffix(sig, "\n"))
+	return err != nil || len(raw) < 4 || binary.BigEndian.Uint32(raw) == v.KeyHash() // what is none is said to be none
+}
+
 // merge adds the signature lines of a witness's answer to a checkpoint, those that
 // verifies checks; there has to be one.
 func merge(checkpoint []byte, answer string, v note.Verifier) ([]byte, error) {
 	out := checkpoint
 	for line := range strings.Lines(answer) {
-		if !strings.HasPrefix(line, "— "+v.Name()+" ") || !strings.HasSuffix(line, "\n") {
-			continue // another key of the witness's
+		if keyed, ok := strings.CutPrefix(line, "— "+v.Name()+" "); !ok || !strings.HasSuffix(line, "\n") || !signedBy(keyed, v) {
+			continue // of another key of the witness's
 		}
 		whole := append(append([]byte(nil), out...), line...)
 		if _, err := Open(whole, []note.Verifier{v}); err != nil {

@@ -172,6 +172,9 @@ func TestWitnessAnswers(t *testing.T) {
 		{"signs with two keys", func(_ int, body string) (int, string) {
 			return 200, newCosigner(t, "next.example").sign(checkpointOf(body)) + c.sign(checkpointOf(body))
 		}, ""},
+		{"signs with two keys of one name", func(_ int, body string) (int, string) {
+			return 200, other.sign(checkpointOf(body)) + c.sign(checkpointOf(body))
+		}, ""},
 		{"knows some of it", func(n int, body string) (int, string) {
 			if n == 0 {
 				return 409, "3\n"
@@ -189,7 +192,7 @@ func TestWitnessAnswers(t *testing.T) {
 		{"knows another key", func(int, string) (int, string) { return 403, "" }, "by another key"},
 		{"is broken", func(int, string) (int, string) { return 500, "" }, "it answers 500"},
 		{"sends elsewhere", func(int, string) (int, string) { return 302, "http://127.0.0.1:1/" }, "it answers 302"},
-		{"signs with another key", func(_ int, body string) (int, string) { return 200, other.sign(checkpointOf(body)) }, "does not verify"},
+		{"signs with another key", func(_ int, body string) (int, string) { return 200, other.sign(checkpointOf(body)) }, "another key than witness.example"},
 		{"signs without a time", func(_ int, body string) (int, string) { return 200, late.sign(checkpointOf(body)) }, "does not verify"},
 		{"signs something else", func(int, string) (int, string) { return 200, c.sign([]byte("x\n1\ny\n\n")) }, "does not verify"},
 		{"signs as somebody else", func(_ int, body string) (int, string) {

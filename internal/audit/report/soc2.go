@@ -241,12 +241,28 @@ func (c *collecting) event(id string, e *audit.Entry, p *audit.Payload) {
 	default:
 		return
 	}
+	ev.Detail = strings.TrimPrefix(ev.Detail, "; ")
 	if len(*to) >= maxEvents {
 		c.More++
-		return
+		if *to = displace(*to, &ev); len(*to) >= maxEvents {
+			return
+		}
 	}
-	ev.Detail = strings.TrimPrefix(ev.Detail, "; ")
 	*to = append(*to, ev)
+}
+
+// displace makes room in a full list for an event that was not refused, if it can be that of
+// one that was: anybody can be refused as often as he likes, and is not to crowd out what was done.
+func displace(full []Event, by *Event) []Event {
+	if by.Answer == string(audit.Deny) {
+		return full
+	}
+	for i := len(full) - 1; i >= 0; i-- {
+		if full[i].Answer == string(audit.Deny) {
+			return slices.Delete(full, i, i+1)
+		}
+	}
+	return full
 }
 
 // server follows starts and stops, and reports whether e is one where it should be.

@@ -91,3 +91,33 @@ func TestSOC2(t *testing.T) {
 		t.Errorf("a log that does not verify: %v", err)
 	}
 }
+
+// Who is refused a thousand times does not crowd out of the report what was done then.
+func TestRefusalsCrowdOutNothing(t *testing.T) {
+	t.Parallel()
+	l := audittest.Open(t, "acme.internal/a")
+	add := func(n int, who string, d audit.Decision) {
+		t.Helper()
+		for range n {
+			if _, err := l.Append(&audit.Record{Kind: audit.Admit, Decision: d, Payload: audit.Payload{Principal: who, Action: "admin.keys.revoke"}}, audit.Written); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	add(1100, "user:local/1000", audit.Deny)
+	add(2, "user:local/0", audit.Allow)
+	add(10, "user:local/1000", audit.Deny)
+	s, err := report.Collect(t.Context(), l.Reader, l.Now(), l.Now().Add(time.Hour), l.Now(), report.Verification{OK: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := 0
+	for _, e := range s.Operators {
+		if e.Answer == "allow" {
+			done++
+		}
+	}
+	if done != 2 || len(s.Operators) != 1000 || s.More != 112 {
+		t.Errorf("%d of 2 are listed, among %d, and %d more", done, len(s.Operators), s.More)
+	}
+}

@@ -129,6 +129,10 @@ func (l *Log) Erase(ctx context.Context, match func(*Entry) bool, record func(en
 			return 0, err
 		}
 	}
+	// zeros count as erased only if a record says so that is signed
+	if err := l.Checkpoint(); err != nil {
+		return 0, err
+	}
 	plan := filepath.Join(l.opt.Dir, erasingFile)
 	if err := replaceFile(l.opt.fs, plan, []byte(strings.Join(texts, "\n")+"\n")); err != nil {
 		return 0, fmt.Errorf("erase: %w", err)

@@ -282,6 +282,9 @@ func (x *exported) end() error {
 	if !x.signed {
 		return &Bad{File: "export", Seq: x.next, What: "has no checkpoint: it was cut, or nothing in it is signed yet"}
 	}
+	if x.Unsigned > 0 {
+		x.NotChecked = append(x.NotChecked, fmt.Sprintf("whether the last %d lines are records of this log: no checkpoint covers them, so whoever had the file can have written them", x.Unsigned))
+	}
 	if len(x.kept) > 0 && x.whole {
 		k := x.kept[0]
 		return &Bad{File: k.name, Seq: x.next, What: fmt.Sprintf("the log ends after %d entries, this checkpoint covers %d: it was rolled back or cut", x.next, k.size)}
@@ -299,7 +302,7 @@ func (x *exported) end() error {
 		return nil
 	}
 	if seq, ok := x.unaccounted(); ok {
-		return &Bad{File: "export", Seq: seq, What: fmt.Sprintf("the payload of entry %d is erased, and no record says that somebody erased it", seq)}
+		return &Bad{File: "export", Seq: seq, What: fmt.Sprintf("the payload of entry %d is erased, and no signed record says that somebody erased it", seq)}
 	}
 	return nil
 }

@@ -60,7 +60,7 @@ func Verify(dir, verifierKey string, opener Sealer, kept ...Kept) (*Report, erro
 	if err != nil {
 		return rep, err
 	}
-	w := &walk{Report: rep, dir: dir, head: h, keys: newKeyring(dir, v.Name(), opener, nil), tree: new(tree)}
+	w := &walk{Report: rep, dir: dir, head: h, blind: opener == nil, keys: newKeyring(dir, v.Name(), opener, nil), tree: new(tree)}
 	if w.kept, err = openKept(v, kept); err != nil {
 		return rep, err
 	}
@@ -122,14 +122,16 @@ func openKept(v note.Verifier, kept []Kept) ([]keptHead, error) {
 // walk is one verification under way.
 type walk struct {
 	*Report
-	dir  string
-	head head
-	kept []keptHead // those that are still to be reached
-	keys *keyring
-	tree *tree
+	dir   string
+	head  head
+	blind bool       // no payload can be opened
+	kept  []keptHead // those that are still to be reached
+	keys  *keyring
+	tree  *tree
 
 	erased, accounted ranges // entries that are erased; that a record says are
 	prunedTo          uint64 // a record says that what is before it was pruned
+	untold            uint64 // up to here there are notes that cannot be read: one may account for what is before it
 }
 
 func (w *walk) run() error {
@@ -288,12 +290,19 @@ func (w *walk) count(e *Entry, signed uint64) error {
 		w.Erased++
 	case stateSealed:
 		w.Sealed++
+		// behind the checkpoint anybody can write what nobody can open
+		if e.Kind == Note && (e.Seq < signed || w.blind) {
+			w.untold = e.Seq
+		}
 	case stateWithheld:
 		w.Withheld++
 	case stateOpen:
 		w.Open++
-		if err := w.account(e); err != nil {
-			return err
+		// what a period's key opened is the log's own; a line of an export is anybody's
+		if e.Seq < signed || w.keys != nil {
+			if err := w.account(e); err != nil {
+				return err
+			}
 		}
 	}
 	if e.Kind == Gap {
@@ -334,12 +343,13 @@ func (w *walk) account(e *Entry) error {
 	return nil
 }
 
-// unaccounted returns the first erased entry that no record says was erased.
+// unaccounted returns the first erased entry that no record says was erased. Such a record
+// comes after the entry, and is never erased itself.
 func (w *walk) unaccounted() (seq uint64, found bool) {
 	accounted := w.accounted.sorted()
 	for _, s := range w.erased {
 		for seq := s.first; seq <= s.last; seq++ {
-			if !accounted.has(seq) {
+			if seq >= w.untold && !accounted.has(seq) {
 				return seq, true
 			}
 		}
@@ -353,13 +363,10 @@ func (w *walk) end() error {
 		k := w.kept[0]
 		return &Bad{File: k.name, Seq: w.tree.size, What: fmt.Sprintf("the log ends after %d entries, this checkpoint covers %d: it was rolled back or cut", w.tree.size, k.size)}
 	}
-	if w.Sealed > 0 {
-		return nil // the records that would account for it may be sealed
-	}
 	if seq, ok := w.unaccounted(); ok {
 		return &Bad{File: segmentsDir, Seq: seq, What: "its payload is erased, and no record says that somebody erased it"}
 	}
-	if w.prunedTo < w.First {
+	if w.prunedTo < w.First && w.untold == 0 {
 		return &Bad{File: segmentsDir, Seq: w.prunedTo, What: fmt.Sprintf("the entries before %d are not here, and no record says that somebody pruned them", w.First)}
 	}
 	return nil
@@ -378,7 +385,7 @@ func (w *walk) unchecked(opened bool) {
 			why = "the key-encryption key is not here"
 		}
 		w.not("what %d sealed payloads say: %s", w.Sealed, why)
-		if w.Erased > 0 || w.First > 0 {
+		if w.untold > 0 && (w.Erased > 0 || w.First > 0) {
 			w.not("whether a record accounts for what was erased or pruned: it may be sealed")
 		}
 	}

@@ -1,0 +1,162 @@
+package audit_test
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/binary"
+	"fmt"
+	"hash/crc32"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/sallyport-dev/sallyport/internal/audit"
+)
+
+// zeroed overwrites the payloads of a segment's entries that which says yes to.
+func zeroed(tb testing.TB, o audit.Options, first int, which func(seq int) bool) {
+	tb.Helper()
+	b := readFile(tb, o.Dir, seg(first))
+	at := 0
+	for i, f := range frames(tb, b) {
+		leaf, _, _, _, n, err := audit.ParseFrame(f)
+		if err != nil {
+			tb.Fatal(err)
+		}
+		if which(first + i) {
+			clear(b[at+10+len(leaf) : at+n])
+		}
+		at += n
+	}
+	writeFile(tb, b, o.Dir, seg(first))
+}
+
+// forged returns the leaf of a record that nobody recorded.
+func forged(seq uint64, day time.Time, kind audit.Kind, payload string) []byte {
+	return audit.LeafOf(audit.Header{Seq: seq, Time: day, Kind: kind, Commitment: sha256.Sum256([]byte(payload))})
+}
+
+// Whoever overwrites every payload leaves none that could account for it: that is no
+// reason not to ask.
+func TestZerosEverywhereAreFound(t *testing.T) {
+	t.Parallel()
+	o := filled(t, 6)
+	zeroed(t, o, 0, func(int) bool { return true })
+	zeroed(t, o, 4, func(int) bool { return true })
+	for _, opener := range []audit.Sealer{o.Sealer, nil} {
+		_, err := audit.Verify(o.Dir, o.VerifierKey, opener)
+		wantBad(t, err, "entry 0: its payload is erased, and no record says that somebody erased it")
+	}
+}
+
+// A payload that nobody can open is behind the checkpoint, or of another kind, or before
+// what it should account for: it cannot account for anything.
+func TestSealedRecordDoesNotAccountForWhatItCannot(t *testing.T) {
+	t.Parallel()
+	o := filled(t, 6)
+	zeroed(t, o, 0, func(seq int) bool { return seq == 1 })
+	leaf := forged(6, o.Now().AddDate(1, 0, 0), audit.Note, "{}")
+	sealed := make([]byte, 64)
+	binary.BigEndian.PutUint32(sealed, uint32(o.Now().AddDate(1, 0, 0).Unix()/86400)) // a day that has no key
+	frame := audit.WriteFrame(leaf, crc32.Checksum(sealed, crc32.MakeTable(crc32.Castagnoli)), sealed)
+	writeFile(t, append(readFile(t, o.Dir, seg(4)), frame...), o.Dir, seg(4))
+	_, err := audit.Verify(o.Dir, o.VerifierKey, o.Sealer)
+	wantBad(t, err, "entry 1: its payload is erased, and no record says that somebody erased it")
+
+	// two days, of which the first has lost its key
+	o = newOptions(t)
+	c := newClock(o.Now())
+	o.Now = c.now
+	l := open(t, o)
+	if _, err := l.Append(&audit.Record{Kind: audit.Note, Payload: audit.Payload{Action: "server.start"}}, audit.Written); err != nil {
+		t.Fatal(err)
+	}
+	appendN(t, l, 1, 1)
+	c.add(24 * time.Hour)
+	appendN(t, l, 2, 4)
+	mustClose(t, l)
+	first, err := filepath.Glob(filepath.Join(o.Dir, "periods", "*"))
+	if err != nil || len(first) != 2 || os.Remove(first[0]) != nil {
+		t.Fatal(first, err)
+	}
+	if rep := verified(t, o); rep.Sealed != 2 {
+		t.Fatalf("report %+v", rep)
+	}
+	zeroed(t, o, 0, func(seq int) bool { return seq == 3 })
+	_, err = audit.Verify(o.Dir, o.VerifierKey, o.Sealer)
+	wantBad(t, err, "entry 3: its payload is erased, and no record says that somebody erased it")
+}
+
+// What stands behind the checkpoint of an export may be anybody's: it accounts for
+// nothing that is missing before.
+func TestForgedLineDoesNotAccountForErasure(t *testing.T) {
+	t.Parallel()
+	o := filled(t, 5)
+	var out bytes.Buffer
+	for text := range bytes.Lines(exported(t, o, audit.Export{})) {
+		var l audit.Line
+		if err := json.Unmarshal(text, &l); err != nil {
+			t.Fatal(err)
+		}
+		if l.Seq == 2 {
+			l.State, l.Payload = "erased", nil
+		}
+		if err := json.MarshalWrite(&out, l); err != nil {
+			t.Fatal(err)
+		}
+		out.WriteByte('\n')
+	}
+	payload := `{"salt":"AAAA","action":"audit.erase","entries":["2"]}`
+	l := audit.Line{ID: "a-5", Seq: 5, Time: o.Now(), Kind: audit.Note, State: "open", Payload: jsontext.Value(payload), Leaf: string(forged(5, o.Now(), audit.Note, payload))}
+	if err := json.MarshalWrite(&out, l); err != nil {
+		t.Fatal(err)
+	}
+	out.WriteByte('\n')
+	_, err := audit.VerifyExport(&out, o.VerifierKey)
+	wantBad(t, err, "the payload of entry 2 is erased")
+}
+
+// The record that accounts for an erasure is signed before anything is overwritten.
+func TestErasureIsSignedFirst(t *testing.T) {
+	t.Parallel()
+	o := newOptions(t)
+	l := open(t, o)
+	appendN(t, l, 0, 5)
+	if _, err := l.Erase(t.Context(), of(1), noted(l, audit.ActionErase)); err != nil {
+		t.Fatal(err)
+	}
+	if _, size := l.SignedHead(); size != 6 {
+		t.Errorf("%d entries are signed, want 6", size)
+	}
+	if _, err := audit.VerifyExport(bytes.NewReader(exported(t, o, audit.Export{})), o.VerifierKey); err != nil {
+		t.Error(err)
+	}
+}
+
+// A number that no log reaches does not keep the auditor busy for ever.
+func TestExportFromTheEndOfTime(t *testing.T) {
+	t.Parallel()
+	o := filled(t, 1)
+	for _, seq := range []uint64{1 << 63, 1<<64 - 1} {
+		leaf := forged(seq, o.Now(), audit.Admit, "{}")
+		text := fmt.Sprintf(`{"id":"a-%d","seq":%d,"time":%q,"kind":"admit","state":"withheld","leaf":%q,"before":[%q]}`+"\n",
+			seq, seq, o.Now().Format(time.RFC3339Nano), leaf, base64.StdEncoding.EncodeToString(make([]byte, 32)))
+		done := make(chan error, 1)
+		go func() {
+			_, err := audit.VerifyExport(strings.NewReader(text), o.VerifierKey)
+			done <- err
+		}()
+		select {
+		case err := <-done:
+			wantBad(t, err, "line 1")
+		case <-time.After(10 * time.Second):
+			t.Fatalf("entry %d: no answer after ten seconds", seq)
+		}
+	}
+}

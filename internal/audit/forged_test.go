@@ -160,3 +160,34 @@ func TestExportFromTheEndOfTime(t *testing.T) {
 		}
 	}
 }
+
+// A checkpoint that is put back to an older one frees what comes after it from every
+// signature. Nothing shows that but how much there is.
+func TestCheckpointThatWasSetBackIsTold(t *testing.T) {
+	t.Parallel()
+	o := newOptions(t)
+	c := newClock(o.Now())
+	o.Now = c.now
+	l := open(t, o)
+	appendN(t, l, 0, 3)
+	mustSign(t, l)
+	old, _ := l.SignedHead()
+	c.add(time.Hour)
+	appendN(t, l, 3, 1)
+	c.add(time.Hour)
+	appendN(t, l, 4, 1)
+	mustClose(t, l)
+	if rep := verified(t, o); len(rep.NotChecked) != 0 {
+		t.Errorf("%q", rep.NotChecked)
+	}
+	writeFile(t, old, o.Dir, "checkpoint")
+	if rep := verified(t, o); !strings.Contains(fmt.Sprint(rep.NotChecked), "no checkpoint was signed in the last 1h0m0s") {
+		t.Errorf("set back: %q", rep.NotChecked)
+	}
+	if err := os.Remove(filepath.Join(o.Dir, "checkpoint")); err != nil {
+		t.Fatal(err)
+	}
+	if rep := verified(t, o); !strings.Contains(fmt.Sprint(rep.NotChecked), "no checkpoint was signed in the last 2h0m0s") {
+		t.Errorf("removed: %q", rep.NotChecked)
+	}
+}

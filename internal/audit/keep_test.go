@@ -146,7 +146,7 @@ func TestEverythingErasedIsFound(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err := audit.VerifyExport(&out, o.VerifierKey)
-	wantBad(t, err, "the payload of entry 0 is erased, and no record says that somebody erased it")
+	wantBad(t, err, "the payload of entry 0 is erased, and no signed record says that somebody erased it")
 }
 
 // Whatever fails while something is erased: either nothing is, or a record says what,

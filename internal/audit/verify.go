@@ -2,6 +2,7 @@ package audit
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -119,6 +120,9 @@ func openKept(v note.Verifier, kept []Kept) ([]keptHead, error) {
 	return out, nil
 }
 
+// maxUnsigned is how long records wait for a checkpoint without a word from verify.
+const maxUnsigned = time.Minute
+
 // walk is one verification under way.
 type walk struct {
 	*Report
@@ -129,9 +133,10 @@ type walk struct {
 	keys  *keyring
 	tree  *tree
 
-	erased, accounted ranges // entries that are erased; that a record says are
-	prunedTo          uint64 // a record says that what is before it was pruned
-	untold            uint64 // up to here there are notes that cannot be read: one may account for what is before it
+	erased, accounted ranges    // entries that are erased; that a record says are
+	prunedTo          uint64    // a record says that what is before it was pruned
+	unsigned          time.Time // of the first entry that no checkpoint covers
+	untold            uint64    // up to here there are notes that cannot be read: one may account for what is before it
 }
 
 func (w *walk) run() error {
@@ -313,6 +318,7 @@ func (w *walk) count(e *Entry, signed uint64) error {
 		w.Signed++
 	} else {
 		w.Unsigned++
+		w.unsigned = cmp.Or(w.unsigned, e.Time)
 	}
 	if w.From.IsZero() {
 		w.From = e.Time
@@ -397,6 +403,9 @@ func (w *walk) unchecked(opened bool) {
 	}
 	if w.Unsigned > 0 {
 		w.not("whether the last %d records are all there were, and as they were written: only the next checkpoint protects them", w.Unsigned)
+		if late := w.To.Sub(w.unsigned); late > maxUnsigned {
+			w.not("why no checkpoint was signed in the last %s of the log, where a server signs one each second: it could not write it, or somebody set it back", late.Round(time.Second))
+		}
 	}
 	if w.TornBytes > 0 {
 		w.not("%d bytes behind the last whole record: a write that is under way, or was cut off by a crash", w.TornBytes)

@@ -302,7 +302,7 @@ func (x *exported) end() error {
 		return nil
 	}
 	if seq, ok := x.unaccounted(); ok {
-		return &Bad{File: "export", Seq: seq, What: fmt.Sprintf("the payload of entry %d is erased, and no signed record says that somebody erased it", seq)}
+		return &Bad{File: "export", Seq: seq, What: fmt.Sprintf("the payload of entry %d is erased, and no signed record says that somebody erased it (if that was while the export was made, make it again)", seq)}
 	}
 	return nil
 }

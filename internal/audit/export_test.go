@@ -13,6 +13,13 @@ const MaxPayload = maxPayload
 
 func Disk() FS { return disk{} }
 
+// Checkpoints returns how many checkpoints the log has to know its own by.
+func (l *Log) Checkpoints() int {
+	l.checkpointing.Lock()
+	defer l.checkpointing.Unlock()
+	return len(l.written)
+}
+
 func (o *Options) SetFS(fs FS)         { o.fs = fs }
 func (o *Options) SetSegment(n uint64) { o.segment = n }
 

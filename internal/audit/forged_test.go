@@ -191,3 +191,31 @@ func TestCheckpointThatWasSetBackIsTold(t *testing.T) {
 		t.Errorf("removed: %q", rep.NotChecked)
 	}
 }
+
+// A checkpoint that cannot be put in its place is tried again each second, and takes no
+// more memory each time.
+func TestCheckpointsThatFailTakeNoMemory(t *testing.T) {
+	t.Parallel()
+	o := newOptions(t)
+	fs := &faultFS{FS: audit.Disk(), at: -1, only: "rename " + filepath.Join(o.Dir, "checkpoint")}
+	o.SetFS(fs)
+	l := open(t, o)
+	appendN(t, l, 0, 3)
+	fs.mu.Lock()
+	fs.at, fs.until = fs.n, 1<<30
+	fs.mu.Unlock()
+	for range 100 {
+		if l.Checkpoint() == nil {
+			t.Fatal("the disk takes it")
+		}
+	}
+	if n := l.Checkpoints(); n > 1 {
+		t.Errorf("%d checkpoints are remembered", n)
+	}
+	fs.mu.Lock()
+	fs.at = -1
+	fs.mu.Unlock()
+	mustSign(t, l)
+	mustClose(t, l)
+	verified(t, o)
+}

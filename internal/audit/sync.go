@@ -222,7 +222,9 @@ func (l *Log) publish(h *head) error {
 		return err
 	}
 	h.note = msg
-	l.written = append(l.written, msg)
+	if n := len(l.written); n == 0 || !bytes.Equal(l.written[n-1], msg) { // or each second of a full disk adds one
+		l.written = append(l.written, msg)
+	}
 	if err := replaceFile(l.opt.fs, filepath.Join(l.opt.Dir, checkpointFile), msg); err != nil {
 		return err
 	}

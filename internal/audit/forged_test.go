@@ -219,3 +219,27 @@ func TestCheckpointsThatFailTakeNoMemory(t *testing.T) {
 	mustClose(t, l)
 	verified(t, o)
 }
+
+// A process that is killed while it prunes leaves headers of what is gone; the next one
+// ends it.
+func TestBundlesOfWhatWasPrunedGo(t *testing.T) {
+	t.Parallel()
+	o := pruned(t)
+	for _, name := range []string{"tile/entries/000", "tile/entries/001"} {
+		writeFile(t, []byte("headers"), o.Dir, name)
+	}
+	mustClose(t, open(t, o))
+	left, err := os.ReadDir(filepath.Join(o.Dir, "tile/entries"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range left {
+		if f.Name() == "000" || f.Name() == "001" {
+			t.Errorf("%s is still here", f.Name())
+		}
+	}
+	if len(left) == 0 {
+		t.Error("nothing is left")
+	}
+	verified(t, o)
+}

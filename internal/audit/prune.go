@@ -205,12 +205,15 @@ func segmentTiles(dir string, first, end uint64) ([]tile, error) {
 	return t.take(), nil
 }
 
-// mend makes tiles anew that a power cut took: they are derived, and nobody waited until
+// mend ends what pruning left, and makes tiles anew that a power cut took: they are derived, and nobody waited until
 // they were durable. Those of what Open has read are right already.
 func (l *Log) mend() {
 	l.maintaining.Lock()
 	defer l.maintaining.Unlock()
 	firsts, err := segments(l.opt.Dir)
+	if err == nil && len(firsts) > 0 {
+		err = l.sweep(firsts[0])
+	}
 	for i := 0; err == nil && i+1 < len(firsts); i++ {
 		select {
 		case <-l.stop:
@@ -222,6 +225,21 @@ func (l *Log) mend() {
 	if err != nil {
 		l.opt.Logger.Error("audit log: tiles that are missing cannot be made anew; the log itself is not touched", "err", err)
 	}
+}
+
+// sweep removes the entry bundles before the log's first entry that a pruning did not come
+// to any more: it had removed their segment, and they lie at the end of what was pruned.
+func (l *Log) sweep(first uint64) error {
+	for n := first / bundleEntries; n > 0; n-- {
+		name := tile{level: entriesLevel, n: n - 1, width: tileWidth}.name()
+		if _, err := os.Stat(filepath.Join(l.opt.Dir, name)); err != nil {
+			return ignoreGone(err)
+		}
+		if err := l.opt.fs.Remove(filepath.Join(l.opt.Dir, name)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (l *Log) mendSegment(first, end uint64) error {

@@ -243,3 +243,24 @@ func TestBundlesOfWhatWasPrunedGo(t *testing.T) {
 	}
 	verified(t, o)
 }
+
+// Who can write the directory, and has no key, puts no record behind the last one for the
+// server to sign at its next start.
+func TestForgedRecordIsNotSigned(t *testing.T) {
+	t.Parallel()
+	o := filled(t, 3)
+	for name, day := range map[string]time.Time{"a day that has a key": o.Now(), "a day that has none": o.Now().AddDate(1, 0, 0)} {
+		c := copyLog(t, o)
+		sealed := make([]byte, 64)
+		binary.BigEndian.PutUint32(sealed, uint32(day.Unix()/86400))
+		frame := audit.WriteFrame(forged(3, day, audit.Admit, "{}"), crc32.Checksum(sealed, crc32.MakeTable(crc32.Castagnoli)), sealed)
+		writeFile(t, append(readFile(t, c.Dir, seg(0)), frame...), c.Dir, seg(0))
+		l, err := audit.Open(c)
+		if err == nil {
+			_ = l.Close()
+		}
+		if err == nil || !strings.Contains(err.Error(), "the log was altered") {
+			t.Errorf("%s: Open: %v", name, err)
+		}
+	}
+}

@@ -3,6 +3,8 @@ package audit
 import (
 	"bytes"
 	"cmp"
+	"crypto/sha256"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -81,7 +83,7 @@ func open(o Options) (*Log, error) {
 	if err := contiguous(firsts, o.segment); err != nil {
 		return nil, err
 	}
-	r := &replay{opt: o, head: h, firsts: firsts}
+	r := &replay{opt: o, head: h, firsts: firsts, keys: newKeyring(o.Dir, o.Origin, o.Sealer, nil)}
 	if err := r.run(); err != nil {
 		return nil, err
 	}
@@ -164,6 +166,7 @@ type replay struct {
 	opt    Options
 	head   head
 	firsts []uint64
+	keys   *keyring
 
 	tree  *tree
 	start uint64 // first entry of the last segment
@@ -327,8 +330,28 @@ func (r *replay) whole(f *frame) error {
 	if slices.Contains(r.firsts, r.tree.size) {
 		r.day = periodOf(h.Time)
 	}
+	if err == nil && r.tree.size >= r.head.size {
+		err = r.ours(f, &h)
+	}
 	if err != nil {
 		return &Bad{File: segmentsDir, Seq: r.tree.size, What: fmt.Sprintf("%v: the log was altered; %s", err, advice)}
+	}
+	return nil
+}
+
+// ours refuses an entry that no checkpoint covers and whose payload this log's keys did not
+// seal: the next checkpoint would sign what somebody else wrote. An entry is only written when
+// the key of its day is on disk.
+func (r *replay) ours(f *frame, h *Header) error {
+	if n := binary.BigEndian.Uint32(f.sealed); n != periodOf(h.Time) {
+		return fmt.Errorf("payload is of period %d, its leaf of period %d", n, periodOf(h.Time))
+	}
+	text, err := r.keys.open(f.sealed)
+	if err != nil {
+		return err
+	}
+	if sha256.Sum256(text) != h.Commitment {
+		return errors.New("payload is not the one that the leaf commits to")
 	}
 	return nil
 }

@@ -104,6 +104,9 @@ func (e *env) verifyProof(in io.Reader, key string) error {
 	if err != nil {
 		return no(fmt.Errorf("the proof does not verify: %w", err))
 	}
+	if len(line.Payload) == 0 {
+		_, _ = fmt.Fprintf(e.err, "not checked: what the record says: whoever made the proof calls its payload %s, and does not show it\n", line.State)
+	}
 	if e.output == "json" {
 		return e.json(line)
 	}

@@ -18,7 +18,17 @@ func reasons() map[string]string {
 		"path_not_canonical":      "The path can be read in two ways (dots, doubled slashes, encoded separators): the caller has to send the plain one.",
 		"query_malformed":         "The query string is not well-formed: the caller has to encode it.",
 		"header_malformed":        "A header field could be read in two ways: the caller has to send it once and well-formed.",
-		"upgrade_not_served":      "The request wants another protocol on the connection, which this gateway does not serve yet.",
+		"body_too_large":          "The request's body is larger than max_body of its route.",
+		"rate_limited":            "There were more requests a second than services[].limits allow: the caller has to come back later.",
+		"too_many_at_once":        "There were more requests and sessions under way than services[].limits allow: the caller has to come back later.",
+		"no_room":                 "The log's disk is nearly full, and what is left is for proven callers: make room, or raise audit.keep_free.",
+
+		"revoked":          "The credential, or what it rests on, was revoked: `sallyport revoke list` shows by what, `revoke lift` takes it back.",
+		"session_killed":   "An operator ended the session: the caller may begin another.",
+		"max_session":      "The session lasted as long as services[].max_session allows: the caller may begin another.",
+		"policy_changed":   "The rules, or the clock that they read, would refuse it now, and so it was ended.",
+		"provider_changed": "The provider that vouched has another entry in the file: the caller has to prove itself again.",
+
 		"metadata_flavor_missing": "The request lacks Metadata-Flavor: Google, which keeps web pages away from the door: the caller has to send it.",
 		"request_was_forwarded":   "The request came through a proxy or a browser, which the door is not for: the caller has to ask it directly.",
 		"parameter_not_accepted":  "A parameter of the request is wrong; the detail says which and what would be right.",

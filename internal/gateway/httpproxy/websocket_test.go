@@ -1,7 +1,6 @@
 package httpproxy_test
 
 import (
-	"context"
 	"io"
 	"net"
 	"net/http"
@@ -18,18 +17,7 @@ import (
 func echoServer(t testing.TB, o *websocket.AcceptOptions) string {
 	t.Helper()
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		conn, err := websocket.Accept(w, r, o)
-		if err != nil {
-			return // it has answered
-		}
-		defer func() { _ = conn.CloseNow() }()
-		conn.SetReadLimit(-1)
-		for {
-			kind, b, err := conn.Read(context.Background())
-			if err != nil || conn.Write(context.Background(), kind, b) != nil {
-				return
-			}
-		}
+		_ = echo(w, r, o) // what the client sees is what counts
 	}))
 	t.Cleanup(srv.Close)
 	return srv.Listener.Addr().String()

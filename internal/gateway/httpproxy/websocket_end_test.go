@@ -329,3 +329,17 @@ func TestWebSocketPipes(t *testing.T) {
 		}
 	}
 }
+
+// Who was told to close is told only once.
+func TestWebSocketEndsWhileClosing(t *testing.T) {
+	t.Parallel()
+	client, upstream, b := newSession(t, hasty)
+	upstream.send(s(0x88, bye(1000, "done")))
+	client.want(`close 1000 "done"`)
+	b.pass.end(errRevoked)
+	upstream.want(goingAway, "gone")
+	client.want("gone")
+	if o := b.ended(t); !errors.Is(o.err, errRevoked) {
+		t.Errorf("the relay returned %+v", o)
+	}
+}

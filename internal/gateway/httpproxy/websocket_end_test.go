@@ -22,8 +22,12 @@ const (
 	goingAway   = `close masked 1001 "token revoked (a-17)"`
 )
 
-// hasty are terms for tests in which somebody does not do what it should.
-var hasty = httpproxy.RelayTerms{Farewell: 300 * time.Millisecond}
+// hasty are terms for tests in which somebody does not do what it should, patient
+// those for tests in which all do, on a machine that may be busy.
+var (
+	hasty   = httpproxy.RelayTerms{Farewell: time.Second}
+	patient = httpproxy.RelayTerms{Farewell: 30 * time.Second}
+)
 
 // What each end sees, and what was said before, when a session is ended.
 func TestWebSocketEnds(t *testing.T) {
@@ -47,7 +51,7 @@ func TestWebSocketEnds(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			client, upstream, b := newSession(t, hasty)
+			client, upstream, b := newSession(t, patient)
 			client.send(tt.fromClient)
 			upstream.send(tt.fromServer)
 			upstream.want(tt.upstream...)
@@ -76,7 +80,13 @@ func TestWebSocketEnds(t *testing.T) {
 			} else {
 				upstream.want(tt.upstreamEnd)
 			}
-			_, _ = client.conn.Write(c(0x88, bye(1000, "")))
+			if tt.upstreamEnd == "cut" { // the rest, which goes nowhere
+				client.send(c(0x82, long)[40000:])
+			}
+			if tt.clientEnd == "cut" {
+				upstream.send(s(0x82, long)[40000:])
+			}
+			_, _ = client.conn.Write(c(0x88, bye(1000, ""))) // it may be gone
 			_, _ = upstream.conn.Write(s(0x88, bye(1000, "")))
 			if tt.clientEnd != "cut" {
 				client.want("gone")
@@ -104,7 +114,7 @@ func rest(p *peer) int64 {
 // What has begun to arrive of a short frame is not passed on, nor what comes after.
 func TestWebSocketEndsWithinAShortFrame(t *testing.T) {
 	t.Parallel()
-	client, upstream, b := newSession(t, hasty)
+	client, upstream, b := newSession(t, patient)
 	payload := strings.Repeat("x", 16<<10)
 	upstream.send(s(0x81, "before"), s(0x82, payload)[:10000])
 	client.send(c(0x81, "before"), c(0x82, payload)[:10000])
@@ -126,23 +136,31 @@ func TestWebSocketEndsWithinAShortFrame(t *testing.T) {
 func TestWebSocketEndsUnderTraffic(t *testing.T) {
 	t.Parallel()
 	for range 20 {
-		client, upstream, b := newSession(t, hasty)
-		flood := func(p *peer, f []byte) {
+		client, upstream, b := newSession(t, patient)
+		flood := func(p *peer, f, answer []byte, told <-chan struct{}) {
 			for {
+				select {
+				case <-told:
+					_, _ = p.conn.Write(answer) // the session ends with or without
+					return
+				default:
+				}
 				if _, err := p.conn.Write(f); err != nil {
 					return // the session has ended
 				}
 			}
 		}
-		go flood(client, append(c(0x81, "hello"), c(0x82, strings.Repeat("y", 5000))...))
-		go flood(upstream, append(s(0x81, "hello"), s(0x82, strings.Repeat("z", 5000))...))
-		watch := func(p *peer, last string, enough func()) error {
+		clientTold, upstreamTold := make(chan struct{}), make(chan struct{})
+		go flood(client, append(c(0x81, "hello"), c(0x82, strings.Repeat("y", 5000))...), c(0x88, ""), clientTold)
+		go flood(upstream, append(s(0x81, "hello"), s(0x82, strings.Repeat("z", 5000))...), s(0x88, ""), upstreamTold)
+		watch := func(p *peer, last string, told chan<- struct{}, enough func()) error {
 			for i := 0; ; i++ {
 				if i == 50 {
 					enough()
 				}
 				switch got := p.next(); {
 				case got == last:
+					close(told)
 					if end := p.next(); end != "gone" {
 						return errors.New("after the close frame: " + end)
 					}
@@ -154,8 +172,8 @@ func TestWebSocketEndsUnderTraffic(t *testing.T) {
 		}
 		seen := make(chan error, 2)
 		started := make(chan struct{}, 2)
-		go func() { seen <- watch(client, revokedSeen, func() { started <- struct{}{} }) }()
-		go func() { seen <- watch(upstream, goingAway, func() { started <- struct{}{} }) }()
+		go func() { seen <- watch(client, revokedSeen, clientTold, func() { started <- struct{}{} }) }()
+		go func() { seen <- watch(upstream, goingAway, upstreamTold, func() { started <- struct{}{} }) }()
 		<-started
 		<-started
 		b.pass.end(errRevoked)

@@ -2,6 +2,7 @@ package httpproxy_test
 
 import (
 	"bufio"
+	"crypto/tls"
 	"fmt"
 	"io"
 	"net"
@@ -20,33 +21,41 @@ import (
 // the heap, with stacks, and in resident memory. The budget is 64 KiB.
 func BenchmarkIdleWebSockets(b *testing.B) {
 	const sessions = 5000
-	for b.Loop() {
-		address, peers := rawUpstream(b, "")
-		g := startGateway(b, address)
-		heapBefore, residentBefore := g.memory(b)
-		for range sessions {
-			c1 := dial(b, g.address)
-			exchange(b, c1, <-peers)
-		}
-		heapAfter, residentAfter := g.memory(b)
-		b.ReportMetric(float64(heapAfter-heapBefore)/sessions, "B/session")
-		b.ReportMetric(float64(residentAfter-residentBefore)/sessions, "resident-B/session")
+	for _, scheme := range []string{"ws", "wss"} {
+		b.Run(scheme, func(b *testing.B) {
+			for b.Loop() {
+				address, peers := rawUpstream(b, "")
+				g := startGateway(b, scheme, address)
+				heapBefore, residentBefore := g.memory(b)
+				for range sessions {
+					exchange(b, open(b, g.dial(b)), <-peers)
+				}
+				heapAfter, residentAfter := g.memory(b)
+				b.ReportMetric(float64(heapAfter-heapBefore)/sessions, "B/session")
+				b.ReportMetric(float64(residentAfter-residentBefore)/sessions, "resident-B/session")
+			}
+		})
 	}
 }
 
 // gatewayProcess is TestWebSocketGateway in a process of its own.
 type gatewayProcess struct {
+	scheme  string
 	address string
 	ask     io.Writer
 	answers *bufio.Reader
 }
 
-const upstreamVariable = "SALLYPORT_TEST_UPSTREAM"
+// What tells TestWebSocketGateway what to be.
+const (
+	upstreamVariable = "SALLYPORT_TEST_UPSTREAM"
+	schemeVariable   = "SALLYPORT_TEST_SCHEME"
+)
 
-func startGateway(b *testing.B, upstream string) *gatewayProcess {
+func startGateway(b *testing.B, scheme, upstream string) *gatewayProcess {
 	b.Helper()
 	cmd := exec.Command(os.Args[0], "-test.run=^TestWebSocketGateway$")
-	cmd.Env = append(os.Environ(), upstreamVariable+"="+upstream)
+	cmd.Env = append(os.Environ(), upstreamVariable+"="+upstream, schemeVariable+"="+scheme)
 	ask, err := cmd.StdinPipe()
 	if err != nil {
 		b.Fatal(err)
@@ -62,11 +71,23 @@ func startGateway(b *testing.B, upstream string) *gatewayProcess {
 		_ = ask.Close() // which ends it
 		_ = cmd.Wait()
 	})
-	g := &gatewayProcess{ask: ask, answers: bufio.NewReader(out)}
+	g := &gatewayProcess{scheme: scheme, ask: ask, answers: bufio.NewReader(out)}
 	if _, err := fmt.Fscanln(g.answers, &g.address); err != nil {
 		b.Fatal(err)
 	}
 	return g
+}
+
+func (g *gatewayProcess) dial(b *testing.B) net.Conn {
+	b.Helper()
+	conn, err := net.Dial("tcp", g.address)
+	if err != nil {
+		b.Fatal(err)
+	}
+	if g.scheme == "wss" {
+		return tls.Client(conn, &tls.Config{InsecureSkipVerify: true}) // whose certificate it is does not weigh
+	}
+	return conn
 }
 
 func (g *gatewayProcess) memory(b *testing.B) (heap, resident int) {
@@ -84,7 +105,13 @@ func TestWebSocketGateway(t *testing.T) {
 	if upstream == "" {
 		t.Skip("for the benchmark alone")
 	}
-	fmt.Println(newBridge(t, upstream, httpproxy.RelayTerms{}).address)
+	_, front := newFront(upstream, httpproxy.RelayTerms{})
+	if os.Getenv(schemeVariable) == "wss" {
+		front.StartTLS()
+	} else {
+		front.Start()
+	}
+	fmt.Println(front.Listener.Addr())
 	for lines := bufio.NewScanner(os.Stdin); lines.Scan(); {
 		fmt.Println(memory(t))
 	}

@@ -361,3 +361,15 @@ func TestWebSocketEndsWhileClosing(t *testing.T) {
 		t.Errorf("the relay returned %+v", o)
 	}
 }
+
+// After a broken frame the rest is read, though it means nothing: unread bytes would
+// make the kernel reset the connection, and the close frame could be lost.
+func TestWebSocketReadsOnAfterABrokenFrame(t *testing.T) {
+	t.Parallel()
+	client := &scripted{says: append(s(0x81, "x"), make([]byte, 64<<10)...), piece: func() int { return 4096 }, stay: make(chan struct{})}
+	upstream := &scripted{stay: make(chan struct{})}
+	_, _, err := httpproxy.Relay(client, upstream, newFakePass(), hasty)
+	if err == nil || len(client.says) != 0 {
+		t.Errorf("the relay returned %v, with %d bytes unread", err, len(client.says))
+	}
+}

@@ -57,11 +57,17 @@ type bridge struct {
 
 func newBridge(t testing.TB, upstream string, terms httpproxy.RelayTerms) *bridge {
 	t.Helper()
-	b := &bridge{pass: newFakePass(), over: make(chan outcome, 1024)}
-	front := httptest.NewServer(httpproxy.WebSocketOnly(upstream, b.pass, terms, func(in, out int64, err error) { b.over <- outcome{in, out, err} }))
+	b, front := newFront(upstream, terms)
+	front.Start()
 	t.Cleanup(front.Close)
 	b.address = front.Listener.Addr().String()
 	return b
+}
+
+// newFront is newBridge before it has a socket.
+func newFront(upstream string, terms httpproxy.RelayTerms) (*bridge, *httptest.Server) {
+	b := &bridge{pass: newFakePass(), over: make(chan outcome, 1024)}
+	return b, httptest.NewUnstartedServer(httpproxy.WebSocketOnly(upstream, b.pass, terms, func(in, out int64, err error) { b.over <- outcome{in, out, err} }))
 }
 
 // ended returns what the one relay returned.
@@ -89,7 +95,17 @@ const testKey = "dGhlIHNhbXBsZSBub25jZQ==" // of RFC 6455 section 1.3
 // dial opens a session as a client; more are further header lines.
 func dial(t testing.TB, address string, more ...string) *peer {
 	t.Helper()
-	p, resp := dialAny(t, address, append([]string{"Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Key: " + testKey, "Sec-WebSocket-Version: 13"}, more...)...)
+	conn, err := net.Dial("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return open(t, conn, more...)
+}
+
+// open opens a session over conn.
+func open(t testing.TB, conn net.Conn, more ...string) *peer {
+	t.Helper()
+	p, resp := ask(t, conn, append([]string{"Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Key: " + testKey, "Sec-WebSocket-Version: 13"}, more...)...)
 	if resp.StatusCode != http.StatusSwitchingProtocols {
 		body, _ := io.ReadAll(resp.Body)
 		t.Fatalf("the handshake is answered %d %s", resp.StatusCode, body)
@@ -97,12 +113,9 @@ func dial(t testing.TB, address string, more ...string) *peer {
 	return p
 }
 
-func dialAny(t testing.TB, address string, header ...string) (*peer, *http.Response) {
+// ask sends a request and returns the answer, whatever it is.
+func ask(t testing.TB, conn net.Conn, header ...string) (*peer, *http.Response) {
 	t.Helper()
-	conn, err := net.Dial("tcp", address)
-	if err != nil {
-		t.Fatal(err)
-	}
 	t.Cleanup(func() { _ = conn.Close() })
 	_ = conn.SetDeadline(time.Now().Add(time.Minute)) // a TCP connection has deadlines
 	p := &peer{t: t, conn: conn, r: bufio.NewReader(conn)}

@@ -322,7 +322,11 @@ func TestWebSocketHandshake(t *testing.T) {
 			}
 			address, _ := rawUpstream(t, "", more...)
 			b := newBridge(t, address, httpproxy.RelayTerms{})
-			p, resp := dialAny(t, b.address, tt.client...)
+			conn, err := net.Dial("tcp", b.address)
+			if err != nil {
+				t.Fatal(err)
+			}
+			p, resp := ask(t, conn, tt.client...)
 			if resp.StatusCode != tt.status {
 				t.Fatalf("got %d", resp.StatusCode)
 			}

@@ -103,7 +103,12 @@ func TestWebSocketFrames(t *testing.T) {
 					}
 				}
 			}()
-			p.want(tt.want...)
+			for _, want := range tt.want {
+				p.want(want)
+				if strings.HasPrefix(want, "close") { // it has said all, and is not waited for
+					_ = p.conn.(*net.TCPConn).CloseWrite()
+				}
+			}
 		})
 	}
 }

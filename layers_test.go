@@ -15,8 +15,8 @@ import (
 const module = "github.com/sallyport-dev/sallyport"
 
 // rank gives each folder its layer: a package imports lower ranks only, and within
-// its own folder only the folder's root ("all" packages excepted, which list their
-// siblings). A folder without a rank does not belong here.
+// its own folder only the folder's root and what is in folders below its own ("all"
+// packages excepted, which list their siblings). A folder without a rank does not belong here.
 func rank(folder string) (int, bool) {
 	r, ok := map[string]int{
 		"token": 0, "identity": 0, "fault": 0, "sealing": 0, "wire": 0,
@@ -109,7 +109,11 @@ func upward(from, to string) string {
 		return "imports " + to + ", which has no rank"
 	case folder(from) == folder(to):
 		root := strings.HasSuffix(to, "/"+folder(to)) || to == folder(to)
-		if !root && path.Base(from) != "all" {
+		below := strings.HasPrefix(to, from+"/") && from != "internal/"+folder(from)
+		switch {
+		case root && strings.Count(from, "/") > 2:
+			return "imports " + to + ", which is above it"
+		case !root && !below && path.Base(from) != "all":
 			return "imports its sibling " + to
 		}
 	case b >= a:
@@ -149,6 +153,11 @@ func TestLayersRefuse(t *testing.T) {
 		{"upward", "internal/audit", "internal/guard", false},
 		{"the same rank", "internal/door/metadata", "internal/gateway", false},
 		{"a sibling", "internal/door/metadata", "internal/door/discovery", false},
+		{"a folder below one's own", "internal/gateway/httpproxy", "internal/gateway/httpproxy/upstream", true},
+		{"the folder above", "internal/gateway/httpproxy/upstream", "internal/gateway/httpproxy", false},
+		{"the root from below a protocol", "internal/gateway/httpproxy/upstream", "internal/gateway", false},
+		{"a protocol from the root", "internal/gateway", "internal/gateway/httpproxy", false},
+		{"what is below a sibling", "internal/gateway/tcp", "internal/gateway/httpproxy/upstream", false},
 		{"a drawer", "internal/util", "token", false},
 		{"from a drawer", "internal/guard", "internal/util", false},
 	} {

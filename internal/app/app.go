@@ -25,6 +25,7 @@ import (
 	"github.com/sallyport-dev/sallyport/internal/guard"
 	"github.com/sallyport-dev/sallyport/internal/issuer"
 	"github.com/sallyport-dev/sallyport/internal/keys"
+	"github.com/sallyport-dev/sallyport/internal/policy"
 	"github.com/sallyport-dev/sallyport/internal/sealing"
 	"github.com/sallyport-dev/sallyport/internal/store"
 )
@@ -195,14 +196,31 @@ func (a *App) wire(ctx context.Context, kek *sealing.Key, previous []*sealing.Ke
 	if err := a.serveDoors(mint); err != nil {
 		return err
 	}
-	a.ruling.core = gateway.Core{Guard: a.guard, Assert: mint, Logger: a.o.Logger, Proxies: c.Gateway.TrustedProxies}
-	a.ruling.gateway.Store(a.proxy(c))
+	a.ruling.core = gateway.Core{Guard: a.guard, Assert: mint, Logger: a.o.Logger, Proxies: c.Gateway.TrustedProxies, SelfToken: a.selfToken(mint)}
+	proxy, err := a.proxy(c)
+	if err != nil {
+		return err
+	}
+	a.ruling.gateway.Store(proxy)
 	if err := a.listenGateway(); err != nil {
 		return err
 	}
 	a.ready.add("audit log", a.log.Health)
 	metrics := a.metrics()
 	return a.listen("telemetry", c.Telemetry.Listen, a.shares.telemetry, func(string) http.Handler { return under("/metrics", metrics, &a.ready) })
+}
+
+// selfToken mints ID tokens for upstreams that want one of ours: as an account of this
+// server's own, decided and recorded as every other.
+func (a *App) selfToken(mint *issuer.Issuer) func(ctx context.Context, account, audience string) (string, error) {
+	return func(ctx context.Context, account, audience string) (string, error) {
+		pass, err := a.guard.Admit(ctx, guard.Attempt{Credentials: []guard.Credential{guard.Server(account)}, Action: guard.ActionMint,
+			Resource: guard.ToAudience(audience), Request: policy.Mint{Audience: audience}})
+		if err != nil {
+			return "", err
+		}
+		return mint.IDToken(ctx, pass, audience, false)
+	}
 }
 
 // services gives each service the durability that it, or the file as a whole, asks

@@ -64,7 +64,7 @@ func (a *App) rulesOf(c *config.Config) (guard.Rules, map[string]prover, error) 
 }
 
 // proxy makes the gateway of a file.
-func (a *App) proxy(c *config.Config) *httpproxy.Proxy {
+func (a *App) proxy(c *config.Config) (*httpproxy.Proxy, error) {
 	var targets []httpproxy.Target
 	for i := range c.Services {
 		targets = append(targets, httpproxy.Target{Service: c.Services[i].Name, Config: *c.Services[i].HTTP})
@@ -180,17 +180,26 @@ func (a *App) reload(accept bool) (admin.Applied, error) {
 	if err != nil {
 		return admin.Applied{}, err
 	}
-	gateway := a.ruling.gateway.Load()
+	before := a.ruling.gateway.Load()
+	gateway := before
 	if !reflect.DeepEqual(a.ruling.config.Services, next.Services) {
-		gateway = a.proxy(next)
+		if gateway, err = a.proxy(next); err != nil {
+			return admin.Applied{}, fmt.Errorf("%w: %w", admin.ErrNotApplied, err)
+		}
 	}
 	loss, ok := a.guard.Reload(rules, percent, accept)
 	out := admin.Applied{Revision: rules.Policy.Revision(), Ends: loss.Ends, Live: loss.Live}
 	if !ok {
+		if gateway != before {
+			gateway.Close()
+		}
 		return out, fmt.Errorf("%w: it would end %d of %d live sessions, more than policy.max_session_loss (%d%%): run `sallyport policy apply --accept` if that is meant",
 			admin.ErrNotApplied, loss.Ends, loss.Live, percent)
 	}
-	a.ruling.gateway.Store(gateway)
+	if gateway != before {
+		a.ruling.gateway.Store(gateway)
+		before.Close()
+	}
 	a.ruling.config, a.ruling.provers = next, provers
 	return out, nil
 }

@@ -181,6 +181,9 @@ func (c *Config) Complete(dir string) error {
 	}
 	for i := range c.Services {
 		m.join(at("services", i), c.Services[i].Complete())
+		if c.Services[i].HTTP != nil {
+			relativeTo(dir, c.Services[i].HTTP.Files()...)
+		}
 	}
 	if _, err := c.Policy.Percent(); err != nil {
 		m.join("policy", err)
@@ -338,6 +341,9 @@ func (c *Config) checkServices(m *mistakes) {
 		}
 		if s.HTTP == nil {
 			continue
+		}
+		if account := s.HTTP.Auth.SelfAccount(); account != "" && !slices.ContainsFunc(c.ServiceAccounts, func(a ServiceAccount) bool { return a.Name == account }) {
+			m.add(path+".http.upstream_auth.id_token.service_account", "%q is not among service_accounts", account)
 		}
 		for j, h := range s.HTTP.Hosts {
 			if other, taken := hosts[h]; taken && other != s.Name {

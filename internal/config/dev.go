@@ -8,6 +8,7 @@ import (
 	"github.com/sallyport-dev/sallyport/internal/gateway"
 	"github.com/sallyport-dev/sallyport/internal/gateway/all"
 	"github.com/sallyport-dev/sallyport/internal/gateway/httpproxy"
+	"github.com/sallyport-dev/sallyport/internal/gateway/httpproxy/upstream"
 	"github.com/sallyport-dev/sallyport/internal/issuer"
 	"github.com/sallyport-dev/sallyport/internal/policy"
 	"github.com/sallyport-dev/sallyport/internal/store"
@@ -53,7 +54,7 @@ func Dev(a DevAddresses, dataDir string, uid uint32) *Config {
 			Service: gateway.Service{Name: "invoices", Audiences: []string{DevAudience}},
 			HTTP: &httpproxy.Config{
 				Hosts:           []string{"127.0.0.1", "localhost", "invoices.localhost"},
-				Upstream:        "http://" + a.Demo,
+				Config:          upstream.Config{Upstream: "http://" + a.Demo},
 				IdentityHeaders: map[string]string{"X-Forwarded-User": "principal.name"},
 			},
 		}},

@@ -135,6 +135,10 @@ type Asserter interface {
 type Core struct {
 	Guard  Guard
 	Assert Asserter
+	// SelfToken makes an ID token of ours for an account and an audience, for upstreams
+	// that want one. Nil: none are made.
+	SelfToken func(ctx context.Context, account, audience string) (string, error)
+
 	Logger *slog.Logger // for what is no security outcome: an upstream that is down
 
 	// Proxies are those in front of the gateway that are believed about the client.

@@ -10,7 +10,7 @@ import (
 )
 
 // A Credential is what a caller shows: exactly one of a bearer token, a local connection
-// and nothing. Make one with Bearer, Local, LocalUser, RunAs or Anonymous.
+// and nothing. Make one with Bearer, Local, LocalUser, RunAs, Anonymous or Server.
 type Credential struct {
 	bearer string
 	conn   *attest.Conn
@@ -18,6 +18,7 @@ type Credential struct {
 	user   bool     // of conn: whoever it is by uid
 	runAs  string   // of conn: the account that its user is to run as
 	public bool     // nobody in particular
+	server string   // the account that this server itself acts as
 }
 
 // Bearer is a token in compact form (RFC 6750).
@@ -34,6 +35,10 @@ func LocalUser(c attest.Conn) Credential { return Credential{conn: &c, user: tru
 // acts as a service account: if policy allows that user workload.run on it, which is
 // decided and recorded each time.
 func RunAs(c attest.Conn, account string) Credential { return Credential{conn: &c, runAs: account} }
+
+// Server is this server itself, as one of its accounts, where its own file says so: it has
+// no other caller to attest.
+func Server(account string) Credential { return Credential{server: account} }
 
 // An Attempt is what somebody wants, in words that no protocol owns.
 type Attempt struct {

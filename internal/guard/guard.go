@@ -246,6 +246,9 @@ func (g *Guard) prove(ctx context.Context, v *view, a *Attempt) (entry, [32]byte
 	if _, ok := v.Services[a.Service]; ok && c.public {
 		return entry{proof: anybody}, none, nil
 	}
+	if c.server != "" {
+		return g.proveServer(v, c.server)
+	}
 	if c.conn != nil {
 		proof, err := g.proveLocal(ctx, v, a, &c)
 		if err == nil {

@@ -10,27 +10,37 @@ import (
 	"testing"
 
 	"github.com/sallyport-dev/sallyport/internal/gateway/httpproxy"
+	"github.com/sallyport-dev/sallyport/internal/gateway/httpproxy/upstream"
 )
 
 // BenchmarkProxiedRequest is a GET through the gateway by a caller whose token was
 // seen before, with its record written, beside the same reverse proxy without
-// anything of ours. Both have the same client, upstream and transport settings, on
-// real sockets.
+// anything of ours, over http.Transport and over our own upstream client. All have the
+// same client and upstream, on real sockets.
 func BenchmarkProxiedRequest(b *testing.B) {
 	answer := func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "hello\n") }
 	ours := newRig(b, settings{answer: answer, discard: true, identity: map[string]string{"X-Forwarded-User": "principal.name"}})
-	upstream, err := url.Parse(ours.upstream)
+	target, err := url.Parse(ours.upstream)
 	if err != nil {
 		b.Fatal(err)
 	}
-	bare := httptest.NewServer(httpproxy.Bare(func(pr *httputil.ProxyRequest) {
-		pr.SetURL(upstream)
+	rewrite := func(pr *httputil.ProxyRequest) {
+		pr.SetURL(target)
 		pr.SetXForwarded()
-	}))
+	}
+	pool, err := upstream.New(upstream.Config{Upstream: ours.upstream}, upstream.Options{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer pool.Close()
+	bare := httptest.NewServer(httpproxy.Bare(rewrite, &http.Transport{MaxIdleConnsPerHost: 1024, DisableCompression: true}))
 	defer bare.Close()
+	pooled := httptest.NewServer(httpproxy.Bare(rewrite, pool))
+	defer pooled.Close()
 	token := good(b)
 	for _, tt := range []struct{ name, address string }{
 		{"bare", bare.Listener.Addr().String()},
+		{"bare with our upstream client", pooled.Listener.Addr().String()},
 		{"admitted", ours.gateway},
 	} {
 		b.Run(tt.name, func(b *testing.B) {

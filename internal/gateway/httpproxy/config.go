@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/net/http/httpguts"
 
+	"github.com/sallyport-dev/sallyport/internal/gateway/httpproxy/upstream"
 	"github.com/sallyport-dev/sallyport/internal/identity"
 )
 
@@ -21,9 +22,7 @@ type Config struct {
 	// and without case. Required.
 	Hosts []string `yaml:"hosts"`
 
-	// Upstream is where requests go: http://HOST:PORT or https://HOST:PORT.
-	// Required.
-	Upstream string `yaml:"upstream"`
+	upstream.Config `yaml:",inline"`
 
 	// IdentityHeaders are set upstream: the name of a header to one of
 	// principal.name, principal.id, principal.kind, principal.provider and
@@ -33,8 +32,7 @@ type Config struct {
 	// Routes say more of some paths. Default: all are judged by their methods.
 	Routes []Route `yaml:"routes,omitempty"`
 
-	upstream *url.URL
-	longest  []*Route // of Routes, the longest first
+	longest []*Route // of Routes, the longest first
 }
 
 // fields are what identity headers can be set to.
@@ -64,17 +62,7 @@ func (c *Config) Complete() error {
 			bad = append(bad, fmt.Errorf("http.hosts[%d]: %q: is there twice", i, h))
 		}
 	}
-	u, err := url.Parse(c.Upstream)
-	switch {
-	case err == nil && u.User != nil:
-		bad = append(bad, fmt.Errorf("http.upstream: %q: a password has no place in the file", u.Redacted()))
-	case err != nil || u.Hostname() == "" || u.Scheme != "http" && u.Scheme != "https":
-		bad = append(bad, fmt.Errorf("http.upstream: %q: want http://HOST:PORT or https://HOST:PORT", c.Upstream))
-	case u.Path != "" && u.Path != "/" || u.RawQuery != "" || u.Fragment != "":
-		bad = append(bad, fmt.Errorf("http.upstream: %q: a path or query there is not served: paths go upstream as they are judged", c.Upstream))
-	default:
-		c.upstream = &url.URL{Scheme: u.Scheme, Host: u.Host}
-	}
+	bad = append(bad, c.Config.Complete())
 	seen := map[string]bool{}
 	for _, name := range slices.Sorted(maps.Keys(c.IdentityHeaders)) {
 		field, folded := c.IdentityHeaders[name], identity.Fold(name)

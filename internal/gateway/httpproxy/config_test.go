@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/sallyport-dev/sallyport/internal/gateway/httpproxy"
+	"github.com/sallyport-dev/sallyport/internal/gateway/httpproxy/upstream"
 )
 
 func TestConfigComplete(t *testing.T) {
@@ -39,7 +40,7 @@ func TestConfigComplete(t *testing.T) {
 		{"a field that there is not", []string{"a"}, "http://a", map[string]string{"X-User": "principal.attributes"}, []string{"http.identity_headers.X-User:"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			c := httpproxy.Config{Hosts: slices.Clone(tt.hosts), Upstream: tt.upstream, IdentityHeaders: tt.identity}
+			c := httpproxy.Config{Hosts: slices.Clone(tt.hosts), Config: upstream.Config{Upstream: tt.upstream}, IdentityHeaders: tt.identity}
 			err := c.Complete()
 			var got []string
 			if err != nil {

@@ -14,7 +14,7 @@ func Canonical(raw string) (decoded, escaped string, err error) {
 // Bearer is bearer.
 func Bearer(h http.Header) (raw, header string, err error) { return bearer(h) }
 
-// Bare is the proxy without anything of ours: the same transport and buffers.
-func Bare(rewrite func(*httputil.ProxyRequest)) http.Handler {
-	return &httputil.ReverseProxy{Rewrite: rewrite, Transport: transport(0)}
+// Bare is the proxy without anything of ours.
+func Bare(rewrite func(*httputil.ProxyRequest), transport http.RoundTripper) http.Handler {
+	return &httputil.ReverseProxy{Rewrite: rewrite, Transport: transport}
 }

@@ -34,7 +34,7 @@ func (x *exchange) forward() {
 		x.upstreamFailed(err)
 		return
 	}
-	resp, err := x.p.transport.RoundTrip(out)
+	resp, err := x.route.upstream.RoundTrip(out)
 	switch {
 	case err != nil:
 		x.upstreamFailed(err)
@@ -51,7 +51,7 @@ func (x *exchange) outgoing(ctx context.Context) (*http.Request, error) {
 	in := x.r
 	out := (&http.Request{
 		Method: in.Method, Host: x.host, Header: x.header(), ContentLength: in.ContentLength, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
-		URL: &url.URL{Scheme: x.route.upstream.Scheme, Host: x.route.upstream.Host, Path: x.path.decoded, RawPath: x.path.escaped,
+		URL: &url.URL{Scheme: "http", Host: x.host, Path: x.path.decoded, RawPath: x.path.escaped,
 			RawQuery: in.URL.RawQuery, ForceQuery: in.URL.ForceQuery},
 	}).WithContext(ctx)
 	if in.ProtoMajor == 2 || len(in.Header["Expect"]) > 0 || x.upgrade != nil {

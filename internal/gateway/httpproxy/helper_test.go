@@ -22,6 +22,7 @@ import (
 	"github.com/sallyport-dev/sallyport/internal/federation"
 	"github.com/sallyport-dev/sallyport/internal/gateway"
 	"github.com/sallyport-dev/sallyport/internal/gateway/httpproxy"
+	"github.com/sallyport-dev/sallyport/internal/gateway/httpproxy/upstream"
 	"github.com/sallyport-dev/sallyport/internal/guard"
 	"github.com/sallyport-dev/sallyport/internal/identity"
 	"github.com/sallyport-dev/sallyport/internal/issuer"
@@ -140,14 +141,19 @@ func newRig(t testing.TB, s settings) *rig {
 	if s.log == nil {
 		s.log = b.openLog(t)
 	}
-	config := httpproxy.Config{Hosts: []string{"app.test", "[::1]"}, Upstream: s.upstream, IdentityHeaders: s.identity}
+	config := httpproxy.Config{Hosts: []string{"app.test", "[::1]"}, Config: upstream.Config{Upstream: s.upstream}, IdentityHeaders: s.identity}
 	if err := config.Complete(); err != nil {
 		t.Fatal(err)
 	}
 	logger := slog.New(slog.DiscardHandler)
 	core := gateway.Core{Guard: newGuard(t, s.log, logger), Logger: logger,
 		Assert: issuer.New(issuer.Config{URL: issuerURL}, trustDomain, nil, ours().set, time.Now)}
-	front := httptest.NewUnstartedServer(httpproxy.New(core, []httpproxy.Target{{Service: "app", Config: config}}, 0))
+	proxy, err := httpproxy.New(core, []httpproxy.Target{{Service: "app", Config: config}}, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(proxy.Close)
+	front := httptest.NewUnstartedServer(proxy)
 	front.Config.MaxHeaderBytes, front.Config.ReadHeaderTimeout = httpproxy.MaxHeaderBytes, httpproxy.ReadHeaderTimeout
 	front.Config.ErrorLog = slog.NewLogLogger(logger.Handler(), slog.LevelWarn)
 	front.Start()

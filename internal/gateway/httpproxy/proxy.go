@@ -10,6 +10,7 @@ package httpproxy
 
 import (
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"net/netip"
@@ -21,6 +22,7 @@ import (
 	"github.com/sallyport-dev/sallyport/internal/attest"
 	"github.com/sallyport-dev/sallyport/internal/fault"
 	"github.com/sallyport-dev/sallyport/internal/gateway"
+	"github.com/sallyport-dev/sallyport/internal/gateway/httpproxy/upstream"
 	"github.com/sallyport-dev/sallyport/internal/guard"
 	"github.com/sallyport-dev/sallyport/internal/identity"
 	"github.com/sallyport-dev/sallyport/internal/policy"
@@ -31,10 +33,6 @@ const (
 	MaxHeaderBytes    = 64 << 10         // of a request's header fields together
 	ReadHeaderTimeout = 10 * time.Second // from the first byte to the last header
 	IdleTimeout       = 3 * time.Minute  // of a kept connection
-
-	dialTimeout      = 5 * time.Second
-	idlePerHost      = 1024
-	maxResponseBytes = 64 << 10 // of an answer's header fields together
 )
 
 // Target is one service to proxy to.
@@ -49,23 +47,33 @@ type route struct {
 	own      map[string]bool // folded names of config.IdentityHeaders
 	known    map[string]bool // what drops says of common names
 	realm    string
-	upstream *url.URL
+	upstream *upstream.Pool
 }
 
 // A Proxy is an http.Handler for all HTTP services.
 type Proxy struct {
-	core      gateway.Core
-	routes    map[string]*route // by host
-	transport http.RoundTripper
-	proxies   gateway.TrustedProxies
+	core   gateway.Core
+	routes map[string]*route // by host
+	pools  []*upstream.Pool
 }
 
 // New returns a Proxy for targets, whose Configs are complete. It keeps at most idle
-// connections to upstreams that nobody uses; 0 is no bound.
-func New(core gateway.Core, targets []Target, idle int) *Proxy {
-	p := &Proxy{core: core, routes: map[string]*route{}, transport: transport(idle), proxies: core.Proxies}
+// connections to upstreams that nobody uses; 0 is no bound. An error is about a file that
+// a Config names.
+func New(core gateway.Core, targets []Target, idle int) (*Proxy, error) {
+	p := &Proxy{core: core, routes: map[string]*route{}}
+	o := upstream.Options{Idle: upstream.NewIdle(idle), SelfToken: core.SelfToken, Logger: core.Logger}
 	for _, t := range targets {
-		r := &route{service: t.Service, config: t.Config, own: map[string]bool{}, known: map[string]bool{}, realm: t.Service, upstream: t.Config.upstream}
+		r := &route{service: t.Service, config: t.Config, own: map[string]bool{}, known: map[string]bool{}, realm: t.Service}
+		var err error
+		if r.upstream, err = upstream.New(t.Config.Config, o); err != nil {
+			p.Close()
+			return nil, fmt.Errorf("services: %s: %w", t.Service, err)
+		}
+		p.pools = append(p.pools, r.upstream)
+		if name := t.Config.CredentialHeader(); name != "" {
+			r.own[identity.Fold(name)] = true
+		}
 		for name := range t.Config.IdentityHeaders {
 			r.own[identity.Fold(name)] = true
 		}
@@ -76,20 +84,14 @@ func New(core gateway.Core, targets []Target, idle int) *Proxy {
 			p.routes[h] = r
 		}
 	}
-	return p
+	return p, nil
 }
 
-func transport(idle int) *http.Transport {
-	return &http.Transport{
-		MaxIdleConns:           idle,
-		Proxy:                  nil, // an upstream is where the file says, not where the environment does
-		DialContext:            (&net.Dialer{Timeout: dialTimeout}).DialContext,
-		TLSHandshakeTimeout:    dialTimeout,
-		MaxIdleConnsPerHost:    idlePerHost,
-		IdleConnTimeout:        90 * time.Second,
-		DisableCompression:     true, // the answer is the client's, byte for byte
-		MaxResponseHeaderBytes: maxResponseBytes,
-		ExpectContinueTimeout:  time.Second,
+// Close ends the connections to upstreams that nobody uses. Requests that are under way
+// go on.
+func (p *Proxy) Close() {
+	for _, pool := range p.pools {
+		pool.Close()
 	}
 }
 
@@ -157,7 +159,7 @@ func (x *exchange) admit() bool {
 	a := guard.Attempt{Action: action(x.r.Method), Caller: attest.FromContext(x.r.Context())}
 	a.Peer, _ = netip.ParseAddrPort(x.r.RemoteAddr)
 	x.from = a.Peer.Addr().Unmap().String()
-	if client, scheme, ok := x.p.proxies.Client(a.Peer, x.r.Header); ok {
+	if client, scheme, ok := x.p.core.Proxies.Client(a.Peer, x.r.Header); ok {
 		x.from = client.Addr().String() + ", " + x.from
 		a.Peer, a.Caller = client, nil
 		if scheme != "" {

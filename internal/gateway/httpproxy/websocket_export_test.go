@@ -27,7 +27,7 @@ func Relay(client, upstream io.ReadWriteCloser, pass RelaySession, t RelayTerms)
 // WebSocketOnly is the proxy without admission: upgrades go to upstream under pass.
 // over is told how each relay ended.
 func WebSocketOnly(upstream string, pass RelaySession, t RelayTerms, over func(in, out int64, err error)) http.Handler {
-	to, forward := upstream, transport(0)
+	to, forward := upstream, &http.Transport{DisableCompression: true}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		u, err := readUpgrade(r)
 		if err != nil {

@@ -1,0 +1,147 @@
+package upstream_test
+
+import (
+	"crypto/tls"
+	"encoding/pem"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/sallyport-dev/sallyport/internal/gateway/httpproxy/upstream"
+)
+
+// protocol answers with the protocol that the request came by, and a trailer.
+func protocol(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Trailer", "X-End")
+	body, _ := io.ReadAll(r.Body)
+	_, _ = io.WriteString(w, r.Proto+" "+r.Host+" "+string(body))
+	w.Header().Set("X-End", "1")
+}
+
+func writePEM(t *testing.T, kind string, der []byte) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "file.pem")
+	if err := os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// All ways to a server carry small bodies, large ones and trailers.
+func TestSchemes(t *testing.T) {
+	t.Parallel()
+	start := func(change func(*httptest.Server)) *httptest.Server {
+		s := httptest.NewUnstartedServer(http.HandlerFunc(protocol))
+		change(s)
+		if s.TLS != nil {
+			s.StartTLS()
+		} else {
+			s.Start()
+		}
+		t.Cleanup(s.Close)
+		return s
+	}
+	cleartext := start(func(s *httptest.Server) {
+		s.Config.Protocols = new(http.Protocols)
+		s.Config.Protocols.SetUnencryptedHTTP2(true)
+		s.Config.Protocols.SetHTTP1(true)
+	})
+	socket := filepath.Join(t.TempDir(), "app.sock")
+	unix := start(func(s *httptest.Server) {
+		l, err := net.Listen("unix", socket)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = s.Listener.Close()
+		s.Listener = l
+	})
+	_ = unix
+	tls1 := start(func(s *httptest.Server) { s.TLS = &tls.Config{NextProtos: []string{"http/1.1"}} })
+	tls2 := start(func(s *httptest.Server) { s.TLS, s.EnableHTTP2 = &tls.Config{}, true })
+	mutual := start(func(s *httptest.Server) { s.TLS = &tls.Config{ClientAuth: tls.RequireAnyClientCert} })
+	ca := writePEM(t, "CERTIFICATE", tls1.Certificate().Raw)
+	cert, key := "testdata/client.pem", "testdata/client.key"
+	for _, tt := range []struct {
+		name   string
+		server upstream.Server
+		want   string // "": it fails
+	}{
+		{"http", upstream.Server{URL: cleartext.URL}, "HTTP/1.1"},
+		{"h2c", upstream.Server{URL: strings.Replace(cleartext.URL, "http:", "h2c:", 1)}, "HTTP/2.0"},
+		{"unix", upstream.Server{URL: "unix://" + socket}, "HTTP/1.1"},
+		{"https that chooses HTTP/1.1", upstream.Server{URL: tls1.URL, CAFile: ca}, "HTTP/1.1"},
+		{"https that chooses HTTP/2", upstream.Server{URL: tls2.URL, CAFile: ca}, "HTTP/2.0"},
+		{"another server name", upstream.Server{URL: tls1.URL, CAFile: ca, ServerName: "example.com"}, "HTTP/1.1"},
+		{"a server name that the certificate lacks", upstream.Server{URL: tls1.URL, CAFile: ca, ServerName: "other.test"}, ""},
+		{"a certificate that the system does not know", upstream.Server{URL: tls1.URL}, ""},
+		{"ours is asked for and shown", upstream.Server{URL: mutual.URL, CAFile: ca, CertFile: cert, KeyFile: key}, "HTTP/1.1"},
+		{"ours is asked for and there is none", upstream.Server{URL: mutual.URL, CAFile: ca}, ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			p := newPool(t, upstream.Config{Upstreams: []upstream.Server{tt.server}}, upstream.Options{})
+			for _, size := range []int{0, 5, 1 << 20} {
+				var body io.Reader
+				if size > 0 {
+					body = strings.NewReader(strings.Repeat("x", size))
+				}
+				resp, err := p.RoundTrip(newRequest(t, "POST", body))
+				if err != nil {
+					if tt.want != "" {
+						t.Fatalf("%d bytes: %v", size, err)
+					}
+					continue
+				}
+				got, err := io.ReadAll(resp.Body)
+				_ = resp.Body.Close()
+				if want := tt.want + " app.test " + strings.Repeat("x", size); err != nil || string(got) != want || resp.Trailer.Get("X-End") != "1" {
+					t.Errorf("%d bytes: got %.40q %v, trailer %v", size, got, err, resp.Trailer)
+				}
+			}
+		})
+	}
+}
+
+// One that fails is left out; what was not sent goes to the other.
+func TestSeveral(t *testing.T) {
+	t.Parallel()
+	down, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = down.Close()
+	a, b := newScript(t, always(hello)), newScript(t, always(hello))
+	p := newPool(t, upstream.Config{Upstreams: []upstream.Server{{URL: a.url()}, {URL: "http://" + down.Addr().String()}, {URL: b.url()}}}, upstream.Options{})
+	for i := range 60 {
+		body := io.Reader(strings.NewReader("x"))
+		if i%2 == 0 {
+			body = io.MultiReader(body) // of unknown length: http.Transport's
+		}
+		if _, got, err := do(p, newRequest(t, "POST", body)); got != "hello" || err != nil {
+			t.Fatalf("request %d: %q %v", i, got, err)
+		}
+	}
+	if a.requests.Load() < 20 || b.requests.Load() < 20 {
+		t.Errorf("they got %d and %d", a.requests.Load(), b.requests.Load())
+	}
+}
+
+// With all of them failing, requests are still tried.
+func TestNeverAllOut(t *testing.T) {
+	t.Parallel()
+	broken := func(s *script, _ int32, c net.Conn) { s.got(c) }
+	a, b := newScript(t, broken), newScript(t, broken)
+	p := newPool(t, upstream.Config{Upstreams: []upstream.Server{{URL: a.url()}, {URL: b.url()}}}, upstream.Options{})
+	for range 20 {
+		if _, _, err := do(p, newRequest(t, "GET", nil)); err == nil {
+			t.Error("there is an answer")
+		}
+	}
+	if n := a.requests.Load() + b.requests.Load(); n != 20 {
+		t.Errorf("they got %d requests, want 20: none is sent twice", n)
+	}
+}

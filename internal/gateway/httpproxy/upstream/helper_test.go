@@ -60,9 +60,9 @@ func (s *script) url() string { return "http://" + s.Addr().String() }
 // got waits for one request head; it reports false at the connection's end.
 func (s *script) got(c net.Conn) bool {
 	var tail [4]byte
-	var one [1]byte
+	one := make([]byte, 1)
 	for string(tail[:]) != "\r\n\r\n" {
-		if _, err := c.Read(one[:]); err != nil {
+		if _, err := c.Read(one); err != nil {
 			return false
 		}
 		copy(tail[:], tail[1:])

@@ -37,9 +37,9 @@ func TestFaults(t *testing.T) {
 		{"a field that is none", "HTTP/1.1 200 OK\r\nno colon\r\n\r\n"},
 		{"large header fields", "HTTP/1.1 200 OK\r\nX: " + strings.Repeat("x", 128<<10) + "\r\n\r\n"},
 		{"a million header fields", "HTTP/1.1 200 OK\r\n" + strings.Repeat("A: b\r\n", 1_000_000) + "\r\n"},
-		{"a change of protocol that nobody asked for", "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"},
-		{"a status below all", "HTTP/1.1 099 What\r\nContent-Length: 0\r\n\r\n"},
-		{"a status with a sign", "HTTP/1.1 +20 What\r\nContent-Length: 0\r\n\r\n"},
+		{"a change of protocol that nobody asked for", "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n" + hello},
+		{"a status below all", "HTTP/1.1 099 What\r\n\r\n" + hello},
+		{"a status with a sign", "HTTP/1.1 +20 What\r\n\r\n" + hello},
 		{"informational answers without an end", strings.Repeat("HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n", 10_000)},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -186,6 +186,47 @@ func TestStale(t *testing.T) {
 		}
 		<-ended
 	}
+}
+
+// An answer that is not read to its end takes its connection with it, and of those
+// that are, no more stay than may.
+func TestKept(t *testing.T) {
+	t.Parallel()
+	s := newScript(t, always(hello))
+	p := newPool(t, upstream.Config{Upstream: s.url()}, upstream.Options{Idle: upstream.NewIdle(1)})
+	open := func() io.ReadCloser {
+		resp, err := p.RoundTrip(newRequest(t, "GET", nil))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return resp.Body
+	}
+	ends := func(b io.ReadCloser) {
+		if text, err := io.ReadAll(b); string(text) != "hello" || err != nil {
+			t.Errorf("got %q %v", text, err)
+		}
+		_ = b.Close()
+		if n, err := b.Read(make([]byte, 1)); n != 0 || err != io.EOF {
+			t.Errorf("after the end: %d %v", n, err)
+		}
+	}
+	one, two := open(), open()
+	ends(one)
+	ends(two) // one too many
+	three, four := open(), open()
+	if s.conns.Load() != 3 {
+		t.Errorf("there were %d connections, want 3", s.conns.Load())
+	}
+	_ = three.Close()
+	if n, err := three.Read(make([]byte, 1)); n != 0 || err != http.ErrBodyReadAfterClose {
+		t.Errorf("after closing: %d %v", n, err)
+	}
+	_ = four.Close()
+	ends(open())
+	if s.conns.Load() != 4 {
+		t.Errorf("there were %d connections, want 4", s.conns.Load())
+	}
+	eventually(t, "connections end", func() bool { return s.ended.Load() == 3 })
 }
 
 func TestStall(t *testing.T) {

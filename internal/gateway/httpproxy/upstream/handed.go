@@ -15,7 +15,7 @@ import (
 func (p *Pool) handed(r *http.Request, s *server) (*http.Response, error) {
 	if bare(r) {
 		resp, err := p.hand(r, s)
-		if other := p.pick(s); err != nil && other != s && unreached(err) && r.Context().Err() == nil {
+		if other := p.other(r, s, err); other != nil {
 			return p.hand(r, other)
 		}
 		return resp, err
@@ -24,7 +24,7 @@ func (p *Pool) handed(r *http.Request, s *server) (*http.Response, error) {
 	copied := *r
 	copied.Body = held
 	resp, err := p.hand(&copied, s)
-	if other := p.pick(s); err != nil && other != s && unreached(err) && r.Context().Err() == nil && held.untouched() {
+	if other := p.other(r, s, err); other != nil && held.untouched() {
 		held = &heldBody{ReadCloser: r.Body}
 		copied.Body = held
 		resp, err = p.hand(&copied, other)
@@ -33,10 +33,16 @@ func (p *Pool) handed(r *http.Request, s *server) (*http.Response, error) {
 	return resp, err
 }
 
-// unreached reports whether err came before anything could be sent.
-func unreached(err error) bool {
+// other returns another server than s if err came before anything could be sent.
+func (p *Pool) other(r *http.Request, s *server, err error) *server {
 	o, ok := errors.AsType[*net.OpError](err)
-	return ok && o.Op == dialError
+	if !ok || o.Op != dialError || r.Context().Err() != nil {
+		return nil
+	}
+	if other := p.pick(s); other != s {
+		return other
+	}
+	return nil
 }
 
 // hand sends r to s with http.Transport.

@@ -27,7 +27,7 @@ func newPool(t testing.TB, c upstream.Config, o upstream.Options) *upstream.Pool
 // script is an upstream that reads one request at a time and answers with bytes.
 type script struct {
 	net.Listener
-	conns, requests atomic.Int32
+	conns, requests, ended atomic.Int32
 }
 
 // newScript calls serve for each connection, with its number from 1.
@@ -47,6 +47,7 @@ func newScript(t testing.TB, serve func(s *script, n int32, c net.Conn)) *script
 			}
 			n := s.conns.Add(1)
 			go func() {
+				defer s.ended.Add(1)
 				defer c.Close()
 				serve(s, n, c)
 			}()

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/sallyport-dev/sallyport/internal/gateway/httpproxy/upstream"
@@ -118,8 +119,8 @@ func TestSeveral(t *testing.T) {
 	p := newPool(t, upstream.Config{Upstreams: []upstream.Server{{URL: a.url()}, {URL: "http://" + down.Addr().String()}, {URL: b.url()}}}, upstream.Options{})
 	for i := range 60 {
 		body := io.Reader(strings.NewReader("x"))
-		if i%2 == 0 {
-			body = io.MultiReader(body) // of unknown length: http.Transport's
+		if i%4 < 2 {
+			body = &closable{Reader: body} // of unknown length: http.Transport's
 		}
 		if _, got, err := do(p, newRequest(t, "POST", body)); got != "hello" || err != nil {
 			t.Fatalf("request %d: %q %v", i, got, err)
@@ -129,6 +130,21 @@ func TestSeveral(t *testing.T) {
 		t.Errorf("they got %d and %d", a.requests.Load(), b.requests.Load())
 	}
 }
+
+// closable is a body that is gone once it is closed.
+type closable struct {
+	io.Reader
+	closed atomic.Bool
+}
+
+func (c *closable) Read(b []byte) (int, error) {
+	if c.closed.Load() {
+		return 0, io.ErrClosedPipe
+	}
+	return c.Reader.Read(b)
+}
+
+func (c *closable) Close() error { c.closed.Store(true); return nil }
 
 // With all of them failing, requests are still tried.
 func TestNeverAllOut(t *testing.T) {

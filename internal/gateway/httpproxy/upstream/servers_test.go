@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/sallyport-dev/sallyport/internal/gateway/httpproxy/upstream"
 )
@@ -159,5 +160,70 @@ func TestNeverAllOut(t *testing.T) {
 	}
 	if n := a.requests.Load() + b.requests.Load(); n != 20 {
 		t.Errorf("they got %d requests, want 20: none is sent twice", n)
+	}
+}
+
+// Out for longer each time, asked once a second afterwards, and back with an answer.
+func TestHealth(t *testing.T) {
+	t.Parallel()
+	var h upstream.Health
+	now := time.Now()
+	for i, want := range []time.Duration{0, 0, 1, 2, 4, 8, 16, 30, 30} {
+		if !h.Usable(now) {
+			t.Fatalf("failure %d: it is out already", i)
+		}
+		out := h.Failed(now)
+		if out != want*time.Second {
+			t.Errorf("failure %d: out for %v, want %v", i, out, want*time.Second)
+		}
+		if out > 0 && h.Usable(now.Add(out-time.Millisecond)) {
+			t.Errorf("failure %d: it is not out", i)
+		}
+		now = now.Add(out)
+	}
+	if !h.Usable(now) || h.Usable(now.Add(time.Millisecond)) {
+		t.Error("one request, and one only, should try it")
+	}
+	h.Answered()
+	if !h.Usable(now) || h.Failed(now) != 0 {
+		t.Error("an answer should end it")
+	}
+}
+
+// Certificates are read again when they change; half of one changes nothing.
+func TestCertificatesChange(t *testing.T) {
+	t.Parallel()
+	s := httptest.NewTLSServer(http.HandlerFunc(protocol))
+	t.Cleanup(s.Close)
+	s.Config.SetKeepAlivesEnabled(false)
+	right, err := os.ReadFile(writePEM(t, "CERTIFICATE", s.Certificate().Raw))
+	if err != nil {
+		t.Fatal(err)
+	}
+	wrong, err := os.ReadFile("testdata/client.pem")
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "ca.pem")
+	var p *upstream.Pool
+	for _, tt := range []struct {
+		name string
+		text []byte
+		ok   bool
+	}{
+		{"another's", wrong, false},
+		{"the right one", right, true},
+		{"half of it", right[:len(right)/2], true},
+		{"another's again", wrong, false},
+	} {
+		if err := os.WriteFile(path, tt.text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if p == nil {
+			p = newPool(t, upstream.Config{Upstreams: []upstream.Server{{URL: s.URL, CAFile: path}}}, upstream.Options{})
+		}
+		if _, _, err := do(p, newRequest(t, "GET", nil)); (err == nil) != tt.ok {
+			t.Errorf("%s: %v", tt.name, err)
+		}
 	}
 }

@@ -196,14 +196,16 @@ func (a *App) wire(ctx context.Context, kek *sealing.Key, previous []*sealing.Ke
 	if err := a.serveDoors(mint); err != nil {
 		return err
 	}
-	a.ruling.core = gateway.Core{Guard: a.guard, Assert: mint, Logger: a.o.Logger, Proxies: c.Gateway.TrustedProxies, SelfToken: a.selfToken(mint)}
+	a.ruling.core = gateway.Core{Guard: a.guard, Assert: mint, Logger: a.o.Logger, Trusted: &c.Gateway.TrustedProxies, SelfToken: a.selfToken(mint)}
 	proxy, err := a.proxy(c)
 	if err != nil {
 		return err
 	}
 	a.ruling.gateway.Store(proxy)
-	if err := a.listenGateway(); err != nil {
-		return err
+	if c.Gateway.Listen != "" {
+		if err := a.listenGateway(http.HandlerFunc(a.serveGateway)); err != nil {
+			return err
+		}
 	}
 	a.ready.add("audit log", a.log.Health)
 	metrics := a.metrics()

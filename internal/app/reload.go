@@ -72,36 +72,6 @@ func (a *App) proxy(c *config.Config) (*httpproxy.Proxy, error) {
 	return httpproxy.New(a.ruling.core, targets, Descriptors()/10)
 }
 
-// gatewayStreams is how many requests one HTTP/2 connection may have under way.
-const gatewayStreams = 250
-
-// listenGateway opens the gateway's listener: with TLS if the file has certificates, else
-// for HTTP/1.1 and for HTTP/2 by prior knowledge.
-func (a *App) listenGateway() error {
-	c := a.c.Gateway
-	if c.Listen == "" {
-		return nil
-	}
-	if err := a.listen("gateway", c.Listen, a.shares.gateway, func(string) http.Handler { return http.HandlerFunc(a.serveGateway) }); err != nil {
-		return err
-	}
-	s := a.servers[len(a.servers)-1].http
-	s.HTTP2 = &http.HTTP2Config{MaxConcurrentStreams: gatewayStreams, SendPingTimeout: httpproxy.IdleTimeout, WriteByteTimeout: time.Minute}
-	s.Protocols = new(http.Protocols)
-	s.Protocols.SetHTTP1(true)
-	if len(c.TLS) == 0 {
-		s.Protocols.SetUnencryptedHTTP2(true)
-		return nil
-	}
-	certificates, err := gateway.LoadCertificates(c.TLS, a.o.Logger)
-	if err != nil {
-		return err
-	}
-	s.Protocols.SetHTTP2(true)
-	s.TLSConfig = certificates.Config()
-	return nil
-}
-
 // serveGateway serves requests by the gateway that is in force.
 func (a *App) serveGateway(w http.ResponseWriter, r *http.Request) {
 	if a.draining.Load() && r.ProtoMajor == 1 {

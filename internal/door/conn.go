@@ -2,7 +2,6 @@ package door
 
 import (
 	"context"
-	"crypto/tls"
 	"net"
 	"net/http"
 	"sync"
@@ -15,9 +14,6 @@ import (
 // ConnContext is for http.Server.ConnContext: it lets Caller find who is connected,
 // if an attest.Listener accepted the connection.
 func ConnContext(ctx context.Context, c net.Conn) context.Context {
-	if t, ok := c.(*tls.Conn); ok {
-		c = t.NetConn()
-	}
 	if l, ok := c.(*shared); ok {
 		c = l.Conn
 	}

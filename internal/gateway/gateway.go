@@ -33,17 +33,6 @@ type Config struct {
 	TrustedProxies TrustedProxies `yaml:"trusted_proxies,omitempty"`
 }
 
-// Complete reports every mistake below "gateway". Relative paths start at dir.
-func (c *Config) Complete(dir string) error {
-	var bad []error
-	for i := range c.TLS {
-		if err := c.TLS[i].complete(dir); err != nil {
-			bad = append(bad, fmt.Errorf("tls[%d].%w", i, err))
-		}
-	}
-	return errors.Join(append(bad, c.TrustedProxies.complete()...)...)
-}
-
 // Service is the part of an entry of "services" that every protocol has.
 type Service struct {
 	// Name is how policy and records call the service.
@@ -141,6 +130,6 @@ type Core struct {
 
 	Logger *slog.Logger // for what is no security outcome: an upstream that is down
 
-	// Proxies are those in front of the gateway that are believed about the client.
-	Proxies TrustedProxies
+	// Trusted are those who may say where a request comes from. Nil: nobody.
+	Trusted *TrustedProxies
 }

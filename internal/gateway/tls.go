@@ -12,117 +12,136 @@ import (
 	"time"
 )
 
-// Certificate is one entry of "gateway.tls": a chain and its key, in PEM. Relative paths
-// start at the file's folder.
+// A Certificate is one entry of "gateway.tls": what the listener shows to clients that ask
+// for one of its names (SNI, RFC 6066 section 3). Relative paths start at the file's
+// folder. The files are read again when they change.
 type Certificate struct {
+	// CertFile holds the chain in PEM, the server's own certificate first. Required.
 	CertFile string `yaml:"cert_file"`
-	KeyFile  string `yaml:"key_file"`
+
+	// KeyFile holds its private key in PEM. Required.
+	KeyFile string `yaml:"key_file"`
 }
 
-func (c *Certificate) complete(dir string) error {
-	switch {
-	case c.CertFile == "":
-		return errors.New("cert_file: is missing: write the file with the certificate chain, in PEM")
-	case c.KeyFile == "":
-		return errors.New("key_file: is missing: write the file with the certificate's key, in PEM")
-	}
-	for _, f := range []*string{&c.CertFile, &c.KeyFile} {
-		if !filepath.IsAbs(*f) {
-			*f = filepath.Join(dir, *f)
+// Complete makes paths absolute, and reports every mistake below "gateway".
+func (c *Config) Complete(dir string) error {
+	var bad []error
+	for i := range c.TLS {
+		t := &c.TLS[i]
+		for _, f := range []struct {
+			name string
+			path *string
+		}{{"cert_file", &t.CertFile}, {"key_file", &t.KeyFile}} {
+			switch {
+			case *f.path == "":
+				bad = append(bad, fmt.Errorf("tls[%d].%s: is missing: write the path of a PEM file", i, f.name))
+			case !filepath.IsAbs(*f.path):
+				*f.path = filepath.Join(dir, *f.path)
+			}
 		}
 	}
-	if _, err := tls.LoadX509KeyPair(c.CertFile, c.KeyFile); err != nil {
-		return fmt.Errorf("cert_file: %w", err)
-	}
-	return nil
+	return errors.Join(append(bad, c.TrustedProxies.complete())...)
 }
 
-// Certificates are those of the file, as they are now: each is read again when one of its
-// files has changed, and stays as it was while the new one cannot be used.
+// checkFiles is how often certificate files are looked at.
+const checkFiles = time.Second
+
+// Certificates are what a listener shows, by name. They are safe for concurrent use.
 type Certificates struct {
-	of     []Certificate
-	log    *slog.Logger
-	loaded atomic.Pointer[[]*tls.Certificate]
+	pairs  []Certificate
+	logger *slog.Logger
+	now    func() time.Time
 
-	mu     sync.Mutex // held by who looks at the files
-	looked time.Time
-	seen   []string
+	current atomic.Pointer[[]tls.Certificate]
+	looked  atomic.Int64 // when, in Unix nanoseconds
+
+	mu    sync.Mutex // of one look at the files
+	seen  []string   // what each pair of files looked like
+	loads []tls.Certificate
 }
 
-// lookEvery is how often the files are looked at, as long as somebody connects.
-const lookEvery = time.Second
-
-// LoadCertificates reads those of a completed Config.
-func LoadCertificates(of []Certificate, log *slog.Logger) (*Certificates, error) {
-	c := &Certificates{of: of, log: log, seen: make([]string, len(of))}
-	all := make([]*tls.Certificate, len(of))
-	for i := range of {
-		c.seen[i] = of[i].state()
-		pair, err := tls.LoadX509KeyPair(of[i].CertFile, of[i].KeyFile)
-		if err != nil {
-			return nil, fmt.Errorf("gateway.tls[%d]: %w", i, err)
-		}
-		all[i] = &pair
+// OpenCertificates reads all pairs; the error names the file that is wrong. A nil now is
+// time.Now.
+func OpenCertificates(pairs []Certificate, logger *slog.Logger, now func() time.Time) (*Certificates, error) {
+	if now == nil {
+		now = time.Now
 	}
-	c.loaded.Store(&all)
+	c := &Certificates{pairs: pairs, logger: logger, now: now, seen: make([]string, len(pairs)), loads: make([]tls.Certificate, len(pairs))}
+	for i, p := range pairs {
+		c.seen[i] = look(p)
+		pair, err := tls.LoadX509KeyPair(p.CertFile, p.KeyFile)
+		if err != nil {
+			return nil, fmt.Errorf("read the certificate %s and its key %s: %w", p.CertFile, p.KeyFile, err)
+		}
+		c.loads[i] = pair
+	}
+	c.publish()
+	c.looked.Store(now().UnixNano())
 	return c, nil
 }
 
-func (c *Certificate) state() string {
+func (c *Certificates) publish() {
+	out := append([]tls.Certificate(nil), c.loads...)
+	c.current.Store(&out)
+}
+
+// look describes a pair of files as far as a change shows in it.
+func look(p Certificate) string {
 	out := ""
-	for _, f := range []string{c.CertFile, c.KeyFile} {
-		info, err := os.Stat(f)
+	for _, path := range []string{p.CertFile, p.KeyFile} {
+		info, err := os.Stat(path)
 		if err != nil {
-			return err.Error()
+			return out + "?"
 		}
-		out += fmt.Sprint(info.ModTime().UnixNano(), " ", info.Size(), " ")
+		out += fmt.Sprintf("%d %d|", info.ModTime().UnixNano(), info.Size())
 	}
 	return out
 }
 
-// Config returns what a listener serves with: TLS 1.2 and later, HTTP/2 and HTTP/1.1.
-func (c *Certificates) Config() *tls.Config {
-	return &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"}, GetCertificate: c.get}
-}
-
-// get returns the first certificate that a client can use for the name it asks for, or the
-// first of all.
-func (c *Certificates) get(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
-	c.look()
-	all := *c.loaded.Load()
-	for _, cert := range all {
-		if hello.SupportsCertificate(cert) == nil {
-			return cert, nil
-		}
-	}
-	return all[0], nil
-}
-
-// look reads again what has changed.
-func (c *Certificates) look() {
-	if !c.mu.TryLock() {
-		return // somebody else is at it
-	}
-	defer c.mu.Unlock()
-	if now := time.Now(); now.Sub(c.looked) < lookEvery {
+// refresh reads again what has changed. A pair that is broken, or half written, leaves
+// the one before it in use and is tried again when it changes.
+func (c *Certificates) refresh() {
+	now := c.now().UnixNano()
+	last := c.looked.Load()
+	if now-last < int64(checkFiles) || !c.looked.CompareAndSwap(last, now) {
 		return
-	} else {
-		c.looked = now
 	}
-	all := *c.loaded.Load()
-	next := append([]*tls.Certificate(nil), all...)
-	for i := range c.of {
-		state := c.of[i].state()
-		if state == c.seen[i] {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	changed := false
+	for i, p := range c.pairs {
+		is := look(p)
+		if is == c.seen[i] {
 			continue
 		}
-		pair, err := tls.LoadX509KeyPair(c.of[i].CertFile, c.of[i].KeyFile)
+		c.seen[i] = is
+		pair, err := tls.LoadX509KeyPair(p.CertFile, p.KeyFile)
 		if err != nil {
-			c.log.Error("a certificate that changed cannot be used; the one before is served", "cert_file", c.of[i].CertFile, "error", err.Error())
-			continue // and looked at again: the two files do not change at once
+			c.logger.Error("a certificate that changed cannot be used: the one before it stays", "cert_file", p.CertFile, "error", err.Error())
+			continue
 		}
-		next[i], c.seen[i] = &pair, state
-		c.log.Info("a certificate is in use", "cert_file", c.of[i].CertFile, "until", pair.Leaf.NotAfter.UTC().Format(time.RFC3339))
+		c.loads[i], changed = pair, true
+		c.logger.Info("a certificate was replaced", "cert_file", p.CertFile)
 	}
-	c.loaded.Store(&next)
+	if changed {
+		c.publish()
+	}
+}
+
+// choose returns the certificate for a client: the first that it supports, by name and
+// algorithm, else the first of the file.
+func (c *Certificates) choose(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+	c.refresh()
+	all := *c.current.Load()
+	for i := range all {
+		if hello.SupportsCertificate(&all[i]) == nil {
+			return &all[i], nil
+		}
+	}
+	return &all[0], nil
+}
+
+// TLS returns the listener's settings: TLS 1.2 or newer, HTTP/2 or HTTP/1.1 by ALPN.
+func (c *Certificates) TLS() *tls.Config {
+	return &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"}, GetCertificate: c.choose}
 }

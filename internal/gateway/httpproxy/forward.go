@@ -59,6 +59,9 @@ func (x *exchange) outgoing(ctx context.Context) (*http.Request, error) {
 	}
 	if in.ContentLength != 0 && in.Body != nil && in.Body != http.NoBody {
 		x.body.ReadCloser, x.body.limit = in.Body, int64(x.at.MaxBody)
+		if in.ProtoMajor == 1 {
+			_ = x.count.control.EnableFullDuplex() // the answer may begin before the body ends
+		}
 		out.Body = &x.body
 		out.Trailer = x.trailer()
 		x.body.atEnd = func() {

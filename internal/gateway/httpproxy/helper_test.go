@@ -112,6 +112,7 @@ type rig struct {
 	gateway, upstream string // addresses
 	dir               string // of the log
 	answer            http.HandlerFunc
+	guard             *guard.Guard
 
 	mu   sync.Mutex
 	seen []received
@@ -124,6 +125,9 @@ type settings struct {
 	answer   http.HandlerFunc // after remembering; default 200
 	log      guard.Log        // default: a real one
 	discard  bool             // remember nothing
+	routes   []httpproxy.Route
+
+	denyAnonymous bool
 }
 
 func newRig(t testing.TB, s settings) *rig {
@@ -141,12 +145,13 @@ func newRig(t testing.TB, s settings) *rig {
 	if s.log == nil {
 		s.log = b.openLog(t)
 	}
-	config := httpproxy.Config{Hosts: []string{"app.test", "[::1]"}, Config: upstream.Config{Upstream: s.upstream}, IdentityHeaders: s.identity}
+	config := httpproxy.Config{Hosts: []string{"app.test", "[::1]"}, Config: upstream.Config{Upstream: s.upstream}, IdentityHeaders: s.identity, Routes: s.routes}
 	if err := config.Complete(); err != nil {
 		t.Fatal(err)
 	}
 	logger := slog.New(slog.DiscardHandler)
-	core := gateway.Core{Guard: newGuard(t, s.log, logger), Logger: logger,
+	b.guard = newGuard(t, s.log, logger, s.denyAnonymous)
+	core := gateway.Core{Guard: b.guard, Logger: logger,
 		Assert: issuer.New(issuer.Config{URL: issuerURL}, trustDomain, nil, ours().set, time.Now)}
 	proxy, err := httpproxy.New(core, []httpproxy.Target{{Service: "app", Config: config}}, 0)
 	if err != nil {
@@ -154,6 +159,9 @@ func newRig(t testing.TB, s settings) *rig {
 	}
 	t.Cleanup(proxy.Close)
 	front := httptest.NewUnstartedServer(proxy)
+	front.Config.Protocols = new(http.Protocols)
+	front.Config.Protocols.SetHTTP1(true)
+	front.Config.Protocols.SetUnencryptedHTTP2(true)
 	front.Config.MaxHeaderBytes, front.Config.ReadHeaderTimeout = httpproxy.MaxHeaderBytes, httpproxy.ReadHeaderTimeout
 	front.Config.ErrorLog = slog.NewLogLogger(logger.Handler(), slog.LevelWarn)
 	front.Start()
@@ -177,15 +185,19 @@ func (b *rig) openLog(t testing.TB) *audit.Log {
 }
 
 // newGuard is wired as internal/app does it.
-func newGuard(t testing.TB, log guard.Log, logger *slog.Logger) *guard.Guard {
+func newGuard(t testing.TB, log guard.Log, logger *slog.Logger, denyAnonymous bool) *guard.Guard {
 	t.Helper()
 	accounts := []string{"orders"}
 	self, err := federation.NewSelf(issuerURL, ours().set.Source(keys.Tokens), trustDomain, accounts, time.Now)
 	if err != nil {
 		t.Fatal(err)
 	}
-	rules, err := policy.Compile(policy.Config{Policies: []policy.Rule{{Name: "orders-may", Allow: []string{"serviceAccount:orders"},
-		To: []string{"app"}, Actions: []string{"http.*"}, When: `!under(request.path, "/admin")`}}},
+	written := []policy.Rule{{Name: "orders-may", Allow: []string{"serviceAccount:orders"},
+		To: []string{"app"}, Actions: []string{"http.*", "grpc.call"}, When: `!under(request.path, "/admin")`}}
+	if denyAnonymous {
+		written = append(written, policy.Rule{Name: "nobody", Deny: []string{"anonymous"}, To: []string{"app"}, Actions: []string{"http.*"}})
+	}
+	rules, err := policy.Compile(policy.Config{Policies: written},
 		policy.World{Services: map[string]string{"app": "http"}, Accounts: accounts, Audiences: []string{audience}})
 	if err != nil {
 		t.Fatal(err)

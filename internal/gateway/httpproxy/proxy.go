@@ -109,7 +109,8 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case !x.prepare():
 	case x.preflight && !x.at.CORS.Pass:
-		x.at.CORS.answer(w, r, x.at.Methods)
+		w.Header().Set(DecisionHeader, x.id)
+		x.at.CORS.Answer.answer(w, r)
 	default:
 		x.forward()
 	}
@@ -159,11 +160,10 @@ func (x *exchange) admit() bool {
 	a := guard.Attempt{Action: action(x.r.Method), Caller: attest.FromContext(x.r.Context())}
 	a.Peer, _ = netip.ParseAddrPort(x.r.RemoteAddr)
 	x.from = a.Peer.Addr().Unmap().String()
-	if client, scheme, ok := x.p.core.Proxies.Client(a.Peer, x.r.Header); ok {
-		x.from = client.Addr().String() + ", " + x.from
-		a.Peer, a.Caller = client, nil
-		if scheme != "" {
-			x.scheme = scheme
+	if t := x.p.core.Trusted; t != nil {
+		if client := t.Client(a.Peer, x.r.Header); client != a.Peer {
+			x.from = client.Addr().String() + ", " + x.from
+			a.Peer, a.Caller = client, nil
 		}
 	}
 	a.TraceID = traceID(x.r.Header.Get("Traceparent"))

@@ -5,9 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
+
+	"golang.org/x/net/http/httpguts"
 
 	"github.com/sallyport-dev/sallyport/internal/guard"
 )
@@ -45,16 +49,25 @@ type Route struct {
 	prefix string // Path, decoded
 }
 
-// CORS answers preflights (Fetch standard, section 3.2) or lets them pass.
+// CORS is how preflights are answered (Fetch standard, section 3.3.2): exactly one of its
+// fields.
 type CORS struct {
 	// Pass forwards preflights without a credential, for the service to answer.
 	Pass bool `yaml:"pass,omitempty"`
 
-	// Origins whose pages may ask, such as https://app.acme.example: preflights are
-	// answered here, and answers say so.
-	Origins []string `yaml:"origins,omitempty"`
+	// Answer answers them here, and says so in the answers that follow.
+	Answer *Preflight `yaml:"answer,omitempty"`
+}
 
-	// Headers that pages may send, besides those that are safe. Default: authorization,
+// Preflight is what pages of other sites may ask.
+type Preflight struct {
+	// Origins whose pages may ask, such as https://app.acme.example. Required.
+	Origins []string `yaml:"origins"`
+
+	// Methods that they may use. Required.
+	Methods []string `yaml:"methods"`
+
+	// Headers that they may send, besides those that are safe. Default: authorization,
 	// content-type.
 	Headers []string `yaml:"headers,omitempty"`
 
@@ -115,32 +128,41 @@ func (r *Route) complete() []error {
 }
 
 func (c *CORS) complete() []error {
+	if c.Pass == (c.Answer != nil) {
+		return []error{errors.New("cors: write answer: {origins, methods}, or pass: true to let the service answer")}
+	}
+	if c.Answer == nil {
+		return nil
+	}
+	p := c.Answer
 	var bad []error
-	if c.Pass == (len(c.Origins) > 0) {
-		bad = append(bad, errors.New("cors: write origins that are answered here, or pass: true to let the service answer"))
+	if len(p.Origins) == 0 || len(p.Methods) == 0 {
+		bad = append(bad, errors.New("cors.answer: needs origins and methods"))
 	}
-	for i, o := range c.Origins {
-		rest, ok := strings.CutPrefix(o, "https://")
-		if !ok {
-			rest, ok = strings.CutPrefix(o, "http://")
-		}
-		if !ok || rest == "" || strings.ContainsAny(rest, "/*?# ") || o != strings.ToLower(o) {
-			bad = append(bad, fmt.Errorf("cors.origins[%d]: %q: want scheme and host in lower case, such as https://app.acme.example", i, o))
+	for i, o := range p.Origins {
+		u, err := url.Parse(o)
+		if err != nil || u.Scheme == "" || u.Host == "" || u.Scheme+"://"+u.Host != o || o != strings.ToLower(o) {
+			bad = append(bad, fmt.Errorf("cors.answer.origins[%d]: %q: want scheme and host as browsers send them, such as https://app.acme.example", i, o))
 		}
 	}
-	for i, h := range c.Headers {
-		if !validAction(strings.ToUpper(strings.ReplaceAll(h, "_", "-"))) {
-			bad = append(bad, fmt.Errorf("cors.headers[%d]: %q: is no header name", i, h))
+	for i, m := range p.Methods {
+		if !validAction(m) {
+			bad = append(bad, fmt.Errorf("cors.answer.methods[%d]: %q: want a method in capitals, such as GET", i, m))
 		}
 	}
-	if c.Headers == nil {
-		c.Headers = []string{"authorization", "content-type"}
+	for i, h := range p.Headers {
+		if !httpguts.ValidHeaderFieldName(h) {
+			bad = append(bad, fmt.Errorf("cors.answer.headers[%d]: %q: is no header name", i, h))
+		}
 	}
-	if c.MaxAge == 0 {
-		c.MaxAge = 10 * time.Minute
+	if p.Headers == nil {
+		p.Headers = []string{"authorization", "content-type"}
 	}
-	if c.MaxAge < 0 {
-		bad = append(bad, fmt.Errorf("cors.max_age: %v is negative", c.MaxAge))
+	if p.MaxAge == 0 {
+		p.MaxAge = 10 * time.Minute
+	}
+	if p.MaxAge < 0 {
+		bad = append(bad, fmt.Errorf("cors.answer.max_age: %v is negative", p.MaxAge))
 	}
 	return bad
 }
@@ -180,17 +202,20 @@ func preflight(r *http.Request) bool {
 }
 
 // allowed says to a browser that the page may read the answer, if it may.
-func (c *CORS) allowed(h http.Header, origin string) bool {
-	if c == nil || c.Pass {
-		return false
+func (c *CORS) allowed(h http.Header, origin string) {
+	if c != nil && c.Answer != nil {
+		c.Answer.allowed(h, origin)
 	}
+}
+
+func (p *Preflight) allowed(h http.Header, origin string) bool {
 	for name := range h {
 		if strings.HasPrefix(name, "Access-Control-") {
 			delete(h, name) // here it is answered, and not by the service too
 		}
 	}
 	h.Add("Vary", "Origin")
-	if !slices.Contains(c.Origins, origin) {
+	if !slices.Contains(p.Origins, origin) {
 		return false
 	}
 	h.Set("Access-Control-Allow-Origin", origin)
@@ -199,15 +224,12 @@ func (c *CORS) allowed(h http.Header, origin string) bool {
 }
 
 // answer answers a preflight. A page that may not ask is told nothing.
-func (c *CORS) answer(w http.ResponseWriter, r *http.Request, methods []string) {
+func (p *Preflight) answer(w http.ResponseWriter, r *http.Request) {
 	h := w.Header()
-	if c.allowed(h, r.Header.Get("Origin")) {
-		if len(methods) == 0 {
-			methods = []string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"}
-		}
-		h.Set("Access-Control-Allow-Methods", strings.Join(methods, ", "))
-		h.Set("Access-Control-Allow-Headers", strings.Join(c.Headers, ", "))
-		h.Set("Access-Control-Max-Age", fmt.Sprint(int(c.MaxAge.Seconds())))
+	if p.allowed(h, r.Header.Get("Origin")) {
+		h.Set("Access-Control-Allow-Methods", strings.Join(p.Methods, ", "))
+		h.Set("Access-Control-Allow-Headers", strings.Join(p.Headers, ", "))
+		h.Set("Access-Control-Max-Age", strconv.Itoa(int(p.MaxAge.Seconds())))
 	}
 	h.Add("Vary", "Access-Control-Request-Method")
 	h.Add("Vary", "Access-Control-Request-Headers")

@@ -1,9 +1,15 @@
 package upstream_test
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/pem"
 	"io"
+	"math/big"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -32,6 +38,25 @@ func writePEM(t *testing.T, kind string, der []byte) string {
 		t.Fatal(err)
 	}
 	return path
+}
+
+// clientPair returns the files of a certificate that its own key has signed, and that key.
+func clientPair(t *testing.T) (cert, key string) {
+	t.Helper()
+	secret, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "gateway"}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour)}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &secret.PublicKey, secret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw, err := x509.MarshalPKCS8PrivateKey(secret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return writePEM(t, "CERTIFICATE", der), writePEM(t, "PRIVATE KEY", raw)
 }
 
 // All ways to a server carry small bodies, large ones and trailers.
@@ -67,7 +92,7 @@ func TestSchemes(t *testing.T) {
 	tls2 := start(func(s *httptest.Server) { s.TLS, s.EnableHTTP2 = &tls.Config{}, true })
 	mutual := start(func(s *httptest.Server) { s.TLS = &tls.Config{ClientAuth: tls.RequireAnyClientCert} })
 	ca := writePEM(t, "CERTIFICATE", tls1.Certificate().Raw)
-	cert, key := "testdata/client.pem", "testdata/client.key"
+	cert, key := clientPair(t)
 	for _, tt := range []struct {
 		name   string
 		server upstream.Server
@@ -200,7 +225,8 @@ func TestCertificatesChange(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	wrong, err := os.ReadFile("testdata/client.pem")
+	other, _ := clientPair(t)
+	wrong, err := os.ReadFile(other)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -21,7 +21,8 @@ type indexing struct {
 	reader  *audit.Reader
 	logger  *slog.Logger
 
-	behind atomic.Uint64 // entries
+	entries func() uint64 // of the log
+	behind  atomic.Uint64 // entries
 
 	// lock order: erasing, mu
 	erasing sync.Mutex // held by who erases, and while a step is under way
@@ -40,7 +41,7 @@ func (a *App) openIndex(ctx context.Context, kek *sealing.Key) error {
 	if err != nil {
 		return fmt.Errorf("open the index: %w", err)
 	}
-	a.index = &indexing{dataDir: a.c.DataDir, reader: r, logger: a.o.Logger}
+	a.index = &indexing{dataDir: a.c.DataDir, reader: r, logger: a.o.Logger, entries: func() uint64 { return a.log.Stats().Entries }}
 	if err := a.index.open(ctx); err != nil {
 		return err
 	}
@@ -132,13 +133,26 @@ func (x *indexing) restore(ctx context.Context) error {
 	return x.index.Add(ctx, x.seen, nil)
 }
 
+// How the index yields to traffic.
+const (
+	busyRate = 2000    // records a second: then somebody needs the processors more
+	patience = 500_000 // records that searches may have to read from the log meanwhile
+)
+
 // run fills the index until ctx ends, and yields to everything else: it rests three
-// times as long as it works.
+// times as long as it works, and thirty times while there is much traffic, as long as it
+// is not far behind.
 func (x *indexing) run(ctx context.Context) {
+	seen, at := x.entries(), time.Now()
 	for {
 		began := time.Now()
 		done, err := x.step(ctx)
 		rest := min(3*time.Since(began), 2*time.Second)
+		now := x.entries()
+		if rate := float64(now-seen) / max(time.Since(at).Seconds(), 0.001); rate > busyRate && x.behind.Load() < patience {
+			rest = min(10*rest, 5*time.Second)
+		}
+		seen, at = now, time.Now()
 		if done || err != nil {
 			rest = time.Second
 		}

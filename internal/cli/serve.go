@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -22,6 +23,9 @@ func serveCommand(e *env) *cobra.Command {
 			return err
 		}
 		log := e.logger()
+		if os.Getenv("GOGC") == "" {
+			debug.SetGCPercent(gcPercent)
+		}
 		for _, w := range cfg.Warnings() {
 			log.Warn(w)
 		}
@@ -40,6 +44,10 @@ func serveCommand(e *env) *cobra.Command {
 	configFlag(c, &file)
 	return c
 }
+
+// gcPercent lets the heap grow to four times of what lives in it before it is collected:
+// little lives here, and requests leave much. $GOGC says otherwise.
+const gcPercent = 300
 
 // hangups tells of each SIGHUP: to read the file again.
 func hangups() <-chan os.Signal {

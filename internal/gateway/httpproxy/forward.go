@@ -162,7 +162,7 @@ func (x *exchange) passOn(resp *http.Response) {
 	defer resp.Body.Close()
 	h := x.w.Header()
 	var named map[string]bool
-	if len(resp.Header["Connection"]) > 0 {
+	if c := resp.Header["Connection"]; len(c) > 1 || len(c) == 1 && !strings.EqualFold(c[0], "keep-alive") && !strings.EqualFold(c[0], "close") {
 		named = hopByHop(resp.Header)
 	}
 	for name, v := range resp.Header {

@@ -140,7 +140,7 @@ func (p *Pool) ready(ctx context.Context) (*server, error) {
 		if s.speaks.Load() != unknown {
 			return s, nil
 		}
-		c, err := s.get(ctx, true)
+		c, err := s.get(ctx, true, false)
 		if err == nil {
 			s.put(c)
 			return s, nil
@@ -203,14 +203,19 @@ func again(r *http.Request, f *failure, elsewhere bool) bool {
 	if !f.sent {
 		return elsewhere || f.dead
 	}
-	safe := r.Method == "" || r.Method == http.MethodGet || r.Method == http.MethodHead || r.Method == http.MethodOptions
-	return f.dead && safe && bare(r)
+	return f.dead && repeatable(r)
+}
+
+// repeatable reports whether r may be sent twice: it is safe, and there is no body that
+// was read.
+func repeatable(r *http.Request) bool {
+	return (r.Method == "" || r.Method == http.MethodGet || r.Method == http.MethodHead || r.Method == http.MethodOptions) && bare(r)
 }
 
 func bare(r *http.Request) bool { return r.Body == nil || r.Body == http.NoBody }
 
 func (s *server) ask(r *http.Request, request []byte, fresh bool) (*http.Response, *failure) {
-	c, err := s.get(r.Context(), fresh)
+	c, err := s.get(r.Context(), fresh, repeatable(r))
 	if err != nil {
 		return nil, &failure{err: err, dead: err == errHTTP2}
 	}

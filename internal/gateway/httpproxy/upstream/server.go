@@ -141,15 +141,20 @@ func (s *server) dialTLS(ctx context.Context, protocols ...string) (net.Conn, er
 	return c, nil
 }
 
+// justNow is how short a time ago a connection was used that needs no look: a system call
+// for each request. Servers keep theirs for longer, and what is safe to repeat is repeated.
+const justNow = 100 * time.Millisecond
+
 // get returns a connection for our own client: one that was kept, if it is as it was
-// left, or a fresh one. errHTTP2 says that the server speaks HTTP/2, whatever was known.
-func (s *server) get(ctx context.Context, fresh bool) (*conn, error) {
+// left, or a fresh one. For what may be repeated, that is not looked at when it was used
+// just now. errHTTP2 says that the server speaks HTTP/2, whatever was known.
+func (s *server) get(ctx context.Context, fresh, repeatable bool) (*conn, error) {
 	for !fresh {
 		c := s.take()
 		if c == nil {
 			break
 		}
-		if c.socket.idle() {
+		if repeatable && time.Since(c.since) < justNow || c.socket.idle() {
 			return c, nil
 		}
 		_ = c.Close()

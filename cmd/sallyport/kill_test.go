@@ -65,7 +65,7 @@ type killHarness struct {
 	issuer, door, gateway, telemetry string
 }
 
-func newKillHarness(t *testing.T) *killHarness {
+func newKillHarness(t testing.TB) *killHarness {
 	t.Helper()
 	exe, err := os.Executable()
 	if err != nil {
@@ -101,7 +101,7 @@ policies:
 	return k
 }
 
-func (k *killHarness) start(t *testing.T) *exec.Cmd {
+func (k *killHarness) start(t testing.TB) *exec.Cmd {
 	t.Helper()
 	var out bytes.Buffer
 	cmd := exec.Command(k.exe, "serve", "--config", k.file)
@@ -118,7 +118,7 @@ func (k *killHarness) start(t *testing.T) *exec.Cmd {
 	return cmd
 }
 
-func (k *killHarness) run(t *testing.T, args ...string) string {
+func (k *killHarness) run(t testing.TB, args ...string) string {
 	t.Helper()
 	var stderr bytes.Buffer
 	cmd := exec.Command(k.exe, args...)
@@ -130,9 +130,11 @@ func (k *killHarness) run(t *testing.T, args ...string) string {
 	return string(out)
 }
 
-func (k *killHarness) mint(t *testing.T) string {
+func (k *killHarness) mint(t testing.TB) string { t.Helper(); return k.mintFor(t, k.door, "invoices") }
+
+func (k *killHarness) mintFor(t testing.TB, door, audience string) string {
 	t.Helper()
-	req, err := http.NewRequest(http.MethodGet, "http://"+k.door+"/computeMetadata/v1/instance/service-accounts/default/identity?audience=invoices", nil)
+	req, err := http.NewRequest(http.MethodGet, "http://"+door+"/computeMetadata/v1/instance/service-accounts/default/identity?audience="+audience, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

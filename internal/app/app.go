@@ -294,17 +294,19 @@ const (
 )
 
 // lameDuck is how long, at shutdown, requests are still taken from connections that are
-// open: each answer says that it is the last one, so that none is lost.
-const lameDuck = 200 * time.Millisecond
+// open: each answer says that it is the last one, so that none is lost to a connection
+// that is closed just when it is sent.
+const lameDuck = 300 * time.Millisecond
 
 func (a *App) shutdown() error {
 	a.ready.set(false)
 	a.o.Logger.Info("shutting down")
 	a.draining.Store(true)
-	a.guard.Drain(isStream) // they may begin again elsewhere at once
-	if a.guard.Live() > 0 {
-		time.Sleep(lameDuck)
+	for _, s := range a.servers {
+		_ = s.listener.Close() // who calls from now on learns at once that nobody is here
 	}
+	a.guard.Drain(isStream) // they may begin again elsewhere at once
+	time.Sleep(lameDuck)
 	ctx, cancel := context.WithTimeout(context.Background(), drain)
 	defer cancel()
 	late := time.AfterFunc(drain-grace, a.guard.Close)

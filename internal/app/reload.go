@@ -69,7 +69,7 @@ func (a *App) proxy(c *config.Config) (*httpproxy.Proxy, error) {
 	for i := range c.Services {
 		targets = append(targets, httpproxy.Target{Service: c.Services[i].Name, Config: *c.Services[i].HTTP})
 	}
-	return httpproxy.New(a.ruling.core, targets, Descriptors()/10)
+	return httpproxy.New(a.ruling.core, targets, Descriptors()/20)
 }
 
 // serveGateway serves requests by the gateway that is in force.

@@ -38,16 +38,16 @@ func (s *server) serve() error {
 type shares struct {
 	local     *door.Shares // of the doors for local programs; two descriptors each over Unix sockets
 	admin     *door.Shares // of the operators' door; two descriptors each
-	gateway   *door.Shares // two descriptors each, with the one upstream; a tenth of all are idle upstream
+	gateway   *door.Shares // two descriptors each, with the one upstream; a twentieth of all are idle upstream
 	issuer    *door.Shares
 	telemetry *door.Shares
 }
 
 func newShares(descriptors int) shares {
 	return shares{
-		local:     door.NewShares(min(1024, descriptors/16), descriptors/8),
+		local:     door.NewShares(min(1024, descriptors/16), descriptors/12),
 		admin:     door.NewShares(16, max(descriptors/64, 4)),
-		gateway:   door.NewShares(0, descriptors/5),
+		gateway:   door.NewShares(0, descriptors*3/10),
 		issuer:    door.NewShares(0, descriptors/16),
 		telemetry: door.NewShares(0, descriptors/32),
 	}

@@ -137,7 +137,7 @@ func (x *exchange) trailer() http.Header {
 // informed passes on an answer that only informs (RFC 9110 section 15.2). 100 is not
 // meant: it is said to whoever waits for it when its body is read.
 func (x *exchange) informed(status int, header textproto.MIMEHeader) error {
-	if status == http.StatusContinue || x.r.ProtoAtLeast(1, 1) == false {
+	if status == http.StatusContinue || !x.r.ProtoAtLeast(1, 1) {
 		return nil
 	}
 	h := x.w.Header()

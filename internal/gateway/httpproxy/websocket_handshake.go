@@ -45,9 +45,9 @@ func readUpgrade(r *http.Request) (upgrade, error) {
 	case r.Method != http.MethodGet || r.ProtoMajor != 1 || r.ProtoMinor < 1:
 		return upgrade{}, errors.New("a WebSocket begins with GET over HTTP/1.1")
 	case !oneUpgrade || !strings.EqualFold(protocol, webSocket):
-		return upgrade{}, errors.New("Upgrade is not websocket alone")
+		return upgrade{}, errors.New("the field Upgrade is not websocket alone")
 	case !httpguts.HeaderValuesContainsToken(h["Connection"], "upgrade"):
-		return upgrade{}, errors.New("Connection does not name upgrade")
+		return upgrade{}, errors.New("the field Connection does not name upgrade")
 	case !oneVersion || version != webSocketVersion:
 		return upgrade{}, errVersion
 	case !one || err != nil || len(raw) != 16:

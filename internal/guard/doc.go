@@ -8,5 +8,7 @@
 // given (internal/federation, internal/attest), what is allowed by
 // internal/policy, what a record is by internal/audit.
 //
-// Not here yet: re-deciding live sessions when a policy or revocation changes.
+// What it admitted to a service is a live session until its holder closes it, and is
+// decided again whenever something that it rests on changes: a revocation (Revoke), the
+// rules (Reload), its credential, the clock. Sweep is that one mechanism.
 package guard

@@ -31,8 +31,16 @@ type watched struct {
 	cancel  context.CancelCauseFunc
 	streams bool // over HTTP/2
 
-	mu   sync.Mutex
-	over bool // the handler has returned: its connection serves another
+	mu    sync.Mutex
+	begun bool // an answer is there, or none will be
+	over  bool // the handler has returned: its connection serves another
+}
+
+// answered says that the upstream has answered for good.
+func (w *watched) answered() {
+	w.mu.Lock()
+	w.begun = true
+	w.mu.Unlock()
 }
 
 // cut makes whoever waits for the upstream or for the client's body return. What is said
@@ -110,12 +118,20 @@ func (w *watched) done() {
 	w.cancel(nil)
 }
 
+// last says that the connection ends with this answer: the rest of the request is not read.
+// Over HTTP/2 only the stream does, and others share the connection.
+func (x *exchange) last() {
+	if x.r.ProtoMajor == 1 {
+		x.w.Header().Set("Connection", "close")
+	}
+}
+
 // ended answers, as far as that can be done, an exchange that had to end.
 func (x *exchange) ended(err error) {
 	f := fault.Of(err)
 	switch {
 	case !x.count.begun:
-		x.w.Header().Set("Connection", "close")
+		x.last()
 		x.refuse(f)
 	case x.grpc:
 		endGRPC(x.w, grpcCode(f.Code), f.Public, f.Decision)

@@ -29,12 +29,13 @@ func (x *exchange) forward() {
 	if !x.grpc { // a call may have nothing to say for hours
 		x.body.pace = pace{watched: w, deadline: w.control.SetReadDeadline}
 	}
-	out, err := x.outgoing(ctx)
+	out, err := x.outgoing(ctx, w)
 	if err != nil {
 		x.upstreamFailed(err)
 		return
 	}
 	resp, err := x.route.upstream.RoundTrip(out)
+	w.answered()
 	switch {
 	case err != nil:
 		x.upstreamFailed(err)
@@ -47,16 +48,16 @@ func (x *exchange) forward() {
 
 // outgoing builds the request for the upstream: what was judged, who called, and nothing
 // that concerns only the caller's connection.
-func (x *exchange) outgoing(ctx context.Context) (*http.Request, error) {
+func (x *exchange) outgoing(ctx context.Context, w *watched) (*http.Request, error) {
 	in := x.r
+	if in.ProtoAtLeast(1, 1) { // an older client gets none (RFC 9110 section 15.2)
+		ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{Got1xxResponse: func(status int, h textproto.MIMEHeader) error { return x.informed(w, status, h) }})
+	}
 	out := (&http.Request{
 		Method: in.Method, Host: x.host, Header: x.header(), ContentLength: in.ContentLength, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
 		URL: &url.URL{Scheme: "http", Host: x.host, Path: x.path.decoded, RawPath: x.path.escaped,
 			RawQuery: in.URL.RawQuery, ForceQuery: in.URL.ForceQuery},
 	}).WithContext(ctx)
-	if in.ProtoMajor == 2 || len(in.Header["Expect"]) > 0 || x.upgrade != nil {
-		out = out.WithContext(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{Got1xxResponse: x.informed}))
-	}
 	if in.ContentLength != 0 && in.Body != nil && in.Body != http.NoBody {
 		x.body.ReadCloser, x.body.limit = in.Body, int64(x.at.MaxBody)
 		if in.ProtoMajor == 1 {
@@ -135,9 +136,12 @@ func (x *exchange) trailer() http.Header {
 }
 
 // informed passes on an answer that only informs (RFC 9110 section 15.2). 100 is not
-// meant: it is said to whoever waits for it when its body is read.
-func (x *exchange) informed(status int, header textproto.MIMEHeader) error {
-	if status == http.StatusContinue || !x.r.ProtoAtLeast(1, 1) {
+// meant: it is said to whoever waits for it when its body is read. A transport may still
+// read one when it has given the request up.
+func (x *exchange) informed(w *watched, status int, header textproto.MIMEHeader) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if status == http.StatusContinue || w.begun {
 		return nil
 	}
 	h := x.w.Header()
@@ -265,7 +269,7 @@ func (x *exchange) upstreamFailed(err error) {
 	case x.count.begun:
 		panic(http.ErrAbortHandler)
 	case errors.As(err, &large):
-		x.w.Header().Set("Connection", "close")
+		x.last()
 		x.answer(http.StatusRequestEntityTooLarge, "body is too large", x.id)
 		return
 	case errors.Is(err, errTimeout):

@@ -44,7 +44,7 @@ func (x *exchange) turnAway(a guard.Attempt, reason guard.Reason, why string) bo
 		x.w.Header().Set("Allow", methods)
 		x.answer(http.StatusMethodNotAllowed, f.Public, f.Decision)
 	case guard.BodyTooLarge:
-		x.w.Header().Set("Connection", "close")
+		x.last()
 		x.answer(http.StatusRequestEntityTooLarge, f.Public, f.Decision)
 	default:
 		x.refuse(f)

@@ -181,12 +181,13 @@ func (a *App) wire(ctx context.Context, kek *sealing.Key, previous []*sealing.Ke
 		return err
 	}
 	a.ruling.provers = provers
+	a.ruling.certificates.Store(len(rules.Certificates) > 0)
 	list, revoked, err := a.db.Revocations(ctx, kek, previous)
 	if err != nil {
 		return err
 	}
 	a.guard = guard.New(guard.Config{
-		Policy: rules.Policy, Services: rules.Services, Bearers: rules.Bearers, Log: a.log, Keep: list.Keep, Room: a.log.Room, Replica: c.Replica,
+		Policy: rules.Policy, Services: rules.Services, Bearers: rules.Bearers, Certificates: rules.Certificates, Log: a.log, Keep: list.Keep, Room: a.log.Room, Replica: c.Replica,
 		Now: a.o.Now, Logger: a.o.Logger, Local: a.attestor(),
 	})
 	if err := a.guard.Restore(revoked); err != nil {

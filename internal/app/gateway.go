@@ -37,7 +37,18 @@ func (a *App) listenGateway(h http.Handler) error {
 			_ = l.Close()
 			return a.c.Mistaken(fmt.Errorf("gateway.tls: %w", err))
 		}
-		listener = tls.NewListener(listener, certificates.TLS())
+		c := certificates.TLS()
+		asks := c.Clone()
+		// nobody is asked for a certificate whom none would help: browsers ask people then.
+		// It is verified with the request, by the providers that its service accepts.
+		asks.ClientAuth = tls.RequestClientCert
+		c.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) {
+			if a.ruling.certificates.Load() {
+				return asks, nil
+			}
+			return nil, nil
+		}
+		listener = tls.NewListener(listener, c)
 		protocols.SetHTTP2(true)
 	} else {
 		protocols.SetUnencryptedHTTP2(true)

@@ -31,12 +31,15 @@ type ruling struct {
 	core    gateway.Core
 	gateway atomic.Pointer[httpproxy.Proxy]
 	stale   atomic.Bool // the file is not what is in force
+
+	certificates atomic.Bool // some provider issues client certificates
 }
 
 // prover is one provider, and what it was made from.
 type prover struct {
-	config federation.Config
-	prover guard.BearerProver
+	config       federation.Config
+	prover       guard.BearerProver      // of tokens; nil for
+	certificates guard.CertificateProver // certificates
 }
 
 // rulesOf compiles what decisions rest on. A provider that did not change keeps its
@@ -50,15 +53,23 @@ func (a *App) rulesOf(c *config.Config) (guard.Rules, map[string]prover, error) 
 	provers := map[string]prover{}
 	for _, p := range c.Providers {
 		made, ok := a.ruling.provers[p.Name]
-		if !ok || !reflect.DeepEqual(made.config, p) {
+		switch {
+		case ok && reflect.DeepEqual(made.config, p):
+		case p.X509 != nil:
+			made = prover{config: p, certificates: federation.NewCertificates(p, a.o.Now)}
+		default:
 			fresh, err := federation.New(p, c.TrustDomain, a.o.Now, a.o.Logger)
 			if err != nil {
 				return guard.Rules{}, nil, err
 			}
-			made = prover{p, fresh}
+			made = prover{config: p, prover: fresh}
 		}
 		provers[p.Name] = made
-		out.Bearers = append(out.Bearers, made.prover)
+		if made.certificates != nil {
+			out.Certificates = append(out.Certificates, made.certificates)
+		} else {
+			out.Bearers = append(out.Bearers, made.prover)
+		}
 	}
 	return out, provers, nil
 }
@@ -171,6 +182,7 @@ func (a *App) reload(accept bool) (admin.Applied, error) {
 		before.Close()
 	}
 	a.ruling.config, a.ruling.provers = next, provers
+	a.ruling.certificates.Store(len(rules.Certificates) > 0)
 	return out, nil
 }
 

@@ -47,6 +47,8 @@ func reasons() map[string]string {
 		"caller_unattested":     "The kernel could not say who is on the other end; the detail has why. A closed or foreign connection is nobody.",
 		"caller_changed":        "The local caller was not the same before and after: it ran another program, or its socket changed hands.",
 		"token_malformed":       "The token is not a well-formed JWT in compact form: the caller sends something else, or cut it.",
+		"certificate_missing":   "No client certificate was shown.",
+		"certificate_refused":   "The client certificate is none that this service takes: the detail has why. It has to be of providers[].x509.ca_file, for clients, with exactly one URI.",
 		"issuer_unknown":        "The token's issuer is none that is configured: add it to providers, or get a token from one that is.",
 		"type_not_allowed":      "The token is of a kind (typ) that is no bearer token for services, such as an assertion or an access token: get an ID token for the audience.",
 		"key_unknown":           "The token was signed with a key that the issuer does not publish (any more): get a new token; if it is new, the issuer's keys are not the ones it signs with.",

@@ -18,6 +18,7 @@ func TestEveryReasonIsExplained(t *testing.T) {
 		{"../../verifier/error.go", `Reason = "([a-z_]+)"`},
 		{"../attest/attest.go", `Error\{"([a-z_]+)"|ambiguous = "([a-z_]+)"`},
 		{"../federation/federation.go", `Code\(\) string +\{ return "([a-z_]+)"`},
+		{"../federation/x509.go", `errCertificate\{"([a-z_]+)"`},
 		{"../guard/guard.go", `Code\(\) string +\{ return "([a-z_]+)"`},
 	} {
 		text, err := os.ReadFile(filepath.FromSlash(place.file))

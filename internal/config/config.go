@@ -365,6 +365,9 @@ func (c *Config) checkAccept(m *mistakes, path, name string, audiences []string)
 		m.add(path, "%q is neither self nor a provider", name)
 		return
 	}
+	if c.Providers[i].X509 != nil && len(c.Gateway.TLS) == 0 {
+		m.add(path, "%q issues client certificates, and nobody asks for one: write gateway.tls", name)
+	}
 	if o := c.Providers[i].OIDC; o != nil && !slices.ContainsFunc(audiences, func(a string) bool { return slices.Contains(o.Audiences, a) }) {
 		m.add(path, "%q may speak for none of this service's audiences: add one to providers[%d].oidc.audiences", name, i)
 	}

@@ -66,7 +66,7 @@ func TestMistakes(t *testing.T) {
 		{"a provider that nobody declared", good + strings.Replace(service, "    http:", "    accept: [lab]\n    http:", 1), `f.yaml:11: services[0].accept[0]: "lab" is neither self nor a provider`},
 		{"a provider that poses as us", good + "providers: [{name: lab, oidc: {issuer: 'http://127.0.0.1:8400', jwks_url: 'https://x/k', audiences: [a]}}]\n", "is another provider's, or our own"},
 		{"a provider without keys", good + "providers: [{name: lab, oidc: {issuer: 'https://i', audiences: [a]}}]\n", "f.yaml:6: providers[0].oidc: needs jwks_file or jwks_url"},
-		{"a provider of an unknown kind", good + "providers: [{name: lab, saml: {}}]\n", "f.yaml:6: providers[0].saml: unknown key: this version knows name, oidc here"},
+		{"a provider of an unknown kind", good + "providers: [{name: lab, saml: {}}]\n", "f.yaml:6: providers[0].saml: unknown key: this version knows name, oidc, x509 here"},
 		{"a key file that is not there", good + "providers: [{name: lab, oidc: {issuer: 'https://i', jwks_file: no.json, audiences: [a]}}]\n", "f.yaml:6: providers[0].oidc.jwks_file: open "},
 		{"an algorithm we do not verify", good + "providers: [{name: lab, oidc: {issuer: 'https://i', jwks_url: 'https://x', audiences: [a], algorithms: [HS256]}}]\n", `providers[0].oidc.algorithms[0]: "HS256" is not an algorithm we verify`},
 		{"a condition, on the line of the rule", good + service + "policies:\n  - name: p\n    allow: [anyAuthenticated]\n    to: [invoices]\n    actions: [http.get]\n    when: request.pth == ''\n", "f.yaml:17: policies[0].when: 1:8: undeclared reference to 'request.pth'"},

@@ -1,5 +1,5 @@
 // Package federation turns credentials that somebody issued into principals:
-// tokens of the providers in the file, and our own.
+// tokens and client certificates of the providers in the file, and tokens of our own.
 //
 // A provider is data: a row of the file. Its subject becomes
 // principal:NAME/SUBJECT; mapping to attributes and groups, conditions, other
@@ -30,8 +30,11 @@ type Config struct {
 	Name string `yaml:"name"`
 
 	// OIDC says that the provider issues OpenID Connect ID tokens, or any JWT
-	// that is verified like one. Required: the only kind so far.
+	// that is verified like one. This or X509 is required.
 	OIDC *OIDC `yaml:"oidc,omitempty"`
+
+	// X509 says that it issues client certificates.
+	X509 *X509 `yaml:"x509,omitempty"`
 
 	keys verifier.StaticKeys // of OIDC.JWKSFile, read by Complete
 }
@@ -66,8 +69,11 @@ func (c *Config) Complete(dir string) error {
 	case c.Name == identity.Self || c.Name == identity.Local:
 		bad = append(bad, fmt.Errorf("name: %q is ours: self is this issuer, local are attested callers", c.Name))
 	}
-	if c.OIDC == nil {
-		return errors.Join(append(bad, errors.New("oidc: is missing: it is the only kind of provider in this version"))...)
+	switch {
+	case (c.OIDC == nil) == (c.X509 == nil):
+		return errors.Join(append(bad, errors.New("oidc: a provider is of one kind: write oidc or x509"))...)
+	case c.X509 != nil:
+		return errors.Join(append(bad, c.X509.complete(dir))...)
 	}
 	o := c.OIDC
 	if o.Issuer == "" || strings.TrimSpace(o.Issuer) != o.Issuer {

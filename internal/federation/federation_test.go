@@ -169,7 +169,7 @@ func TestConfigMistakes(t *testing.T) {
 		{"a file URL", func(c *federation.Config) { c.OIDC.JWKSURL = "file:///etc/passwd" }, "oidc.jwks_url: "},
 		{"self", func(c *federation.Config) { c.Name = "self" }, "name: "},
 		{"local", func(c *federation.Config) { c.Name = "local" }, "name: "},
-		{"no kind", func(c *federation.Config) { c.OIDC = nil }, "oidc: is missing"},
+		{"no kind", func(c *federation.Config) { c.OIDC = nil }, "oidc: a provider is of one kind"},
 		{"no issuer", func(c *federation.Config) { c.OIDC.Issuer = "" }, "oidc.issuer: "},
 		{"no audiences", func(c *federation.Config) { c.OIDC.Audiences = nil }, "oidc.audiences: "},
 		{"an empty audience", func(c *federation.Config) { c.OIDC.Audiences = []string{""} }, "oidc.audiences[0]: "},

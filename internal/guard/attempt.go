@@ -1,6 +1,7 @@
 package guard
 
 import (
+	"crypto/x509"
 	"net/netip"
 
 	"github.com/sallyport-dev/sallyport/internal/attest"
@@ -9,8 +10,8 @@ import (
 	"github.com/sallyport-dev/sallyport/internal/policy"
 )
 
-// A Credential is what a caller shows: exactly one of a bearer token, a local connection
-// and nothing. Make one with Bearer, Local, LocalUser, RunAs, Anonymous or Server.
+// A Credential is what a caller shows: exactly one of a bearer token, a client
+// certificate, a local connection and nothing. Make one with Bearer, Certificate, Local, LocalUser, RunAs, Anonymous or Server.
 type Credential struct {
 	bearer string
 	conn   *attest.Conn
@@ -19,10 +20,16 @@ type Credential struct {
 	runAs  string   // of conn: the account that its user is to run as
 	public bool     // nobody in particular
 	server string   // the account that this server itself acts as
+
+	certificates []*x509.Certificate // of a TLS client, its own first
 }
 
 // Bearer is a token in compact form (RFC 6750).
 func Bearer(raw string) Credential { return Credential{bearer: raw} }
+
+// Certificate is what a TLS client has shown, and proven to hold the key of: its own
+// certificate first.
+func Certificate(chain []*x509.Certificate) Credential { return Credential{certificates: chain} }
 
 // Local is a connection whose other end is to be attested as one of the service
 // accounts among.

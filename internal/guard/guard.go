@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
+	"crypto/x509"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -33,6 +34,14 @@ type BearerProver interface {
 	// Prove verifies a parsed token, all but its audience, or fails with an error
 	// that has a Code and a Class.
 	Prove(context.Context, *token.Token) (*identity.Proof, error)
+}
+
+// A CertificateProver proves the client certificates of one provider.
+type CertificateProver interface {
+	// Name is the provider's name.
+	Name() string
+	// ProveCertificate verifies a chain, the caller's own certificate first.
+	ProveCertificate(context.Context, []*x509.Certificate) (*identity.Proof, error)
 }
 
 // A LocalProver attests the other end of a local connection.
@@ -68,13 +77,16 @@ type Config struct {
 	Policy   *policy.Snapshot
 	Services map[string]Service
 	Bearers  []BearerProver
-	Local    LocalProver
-	Log      Log
-	Keep     func([]Revocation) error // keeps all that are in force; default: nobody does
-	Room     func() audit.Room        // for whom the log has room; default: for everybody
-	Replica  string                   // begins every decision id
-	Now      func() time.Time
-	Logger   *slog.Logger // hears alarms only; default slog.Default()
+
+	Certificates []CertificateProver // default: nobody takes client certificates
+
+	Local   LocalProver
+	Log     Log
+	Keep    func([]Revocation) error // keeps all that are in force; default: nobody does
+	Room    func() audit.Room        // for whom the log has room; default: for everybody
+	Replica string                   // begins every decision id
+	Now     func() time.Time
+	Logger  *slog.Logger // hears alarms only; default slog.Default()
 }
 
 // A Guard admits or refuses. It is safe for concurrent use.
@@ -101,7 +113,7 @@ func New(c Config) *Guard {
 		c.Room = func() audit.Room { return audit.Plenty }
 	}
 	g := &Guard{c: c}
-	g.view.Store(newView(Rules{c.Policy, c.Services, c.Bearers}))
+	g.view.Store(newView(Rules{c.Policy, c.Services, c.Bearers, c.Certificates}))
 	return g
 }
 
@@ -260,6 +272,9 @@ func (g *Guard) prove(ctx context.Context, v *view, a *Attempt) (entry, [32]byte
 	if !ok {
 		return entry{}, none, refusal{serviceUnknown, "no service is called " + strconv.Quote(a.Service)}
 	}
+	if len(c.certificates) > 0 {
+		return g.proveCertificate(ctx, v, c.certificates, &svc)
+	}
 	return g.proveBearer(ctx, v, a, c.bearer, &svc)
 }
 
@@ -269,7 +284,7 @@ func (g *Guard) proveBearer(ctx context.Context, v *view, a *Attempt, raw string
 		return entry{}, [32]byte{}, malformed{err}
 	}
 	hash := sha256.Sum256([]byte(raw))
-	if e, ok := g.tokens.get(hash); ok && v.issuers[e.prover.Issuer()] == e.prover {
+	if e, ok := g.tokens.get(hash); ok && e.stands(v) {
 		if !slices.Contains(svc.Accept, e.proof.Provider) {
 			return e, hash, refusal{issuerNotAccepted, "the service does not accept tokens of " + e.proof.Provider}
 		}
@@ -293,7 +308,7 @@ func (g *Guard) proveBearer(ctx context.Context, v *view, a *Attempt, raw string
 		return entry{}, hash, err
 	}
 	a.Unverified = nil // it is verified now, and the principal says it better
-	e := entry{proof, prover, new(atomic.Uint64), string(hash[:])}
+	e := entry{proof: proof, prover: prover, checked: new(atomic.Uint64), hash: string(hash[:])}
 	if err := g.still(ctx, v, &e); err != nil {
 		return e, hash, err
 	}

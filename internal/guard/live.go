@@ -165,9 +165,9 @@ func (g *Guard) judge(ctx context.Context, r *receipt, v *view, now time.Time, t
 	if v != s.view && r.attempt.public() && svc.Public != s.view.Services[r.attempt.Service].Public {
 		return &ending{policyChanged, errors.New("what is public has changed"), now}
 	}
-	if v != s.view && r.entry.prover != nil {
+	if v != s.view && (r.entry.prover != nil || r.entry.issuer != nil) {
 		switch {
-		case v.issuers[r.entry.prover.Issuer()] != r.entry.prover:
+		case !r.entry.stands(v):
 			return &ending{providerChanged, nil, now}
 		case !slices.Contains(svc.Accept, r.entry.proof.Provider) || r.entry.proof.For(svc.Audiences) != nil:
 			return &ending{issuerNotAccepted, nil, now}
@@ -194,7 +194,7 @@ func (g *Guard) proven(ctx context.Context, r *receipt, v *view, next *standing,
 	if e := g.unrevoked(v, &r.entry); e != nil {
 		return &ending{revoked, e, now}
 	}
-	if r.entry.prover != nil && next.expired {
+	if next.expired && (r.entry.prover != nil || r.entry.issuer != nil) {
 		return nil // of an expired token nothing else can be asked
 	}
 	err := r.entry.proof.Still(ctx)

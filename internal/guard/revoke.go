@@ -230,7 +230,8 @@ func (g *Guard) complete(r *Revocation) error {
 	}
 	switch r.Kind {
 	case RevokeProvider:
-		if v := g.view.Load(); r.Value != identity.Local && !slices.ContainsFunc(v.Bearers, func(b BearerProver) bool { return b.Name() == r.Value }) {
+		if v := g.view.Load(); r.Value != identity.Local && !slices.ContainsFunc(v.Bearers, func(b BearerProver) bool { return b.Name() == r.Value }) &&
+			!slices.ContainsFunc(v.Certificates, func(c CertificateProver) bool { return c.Name() == r.Value }) {
 			return fmt.Errorf("%w: no provider is called %q", ErrRevocation, r.Value)
 		}
 	case RevokeSession:

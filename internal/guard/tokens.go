@@ -1,6 +1,7 @@
 package guard
 
 import (
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -15,6 +16,17 @@ const (
 	tokensInShard = 512
 )
 
+// stands reports whether the provider that vouched is as it was.
+func (e *entry) stands(v *view) bool {
+	switch {
+	case e.prover != nil:
+		return v.issuers[e.prover.Issuer()] == e.prover
+	case e.issuer != nil:
+		return slices.Contains(v.Certificates, e.issuer)
+	}
+	return true
+}
+
 // tokenCache remembers proofs by the SHA-256 of the token that gave them. Whoever
 // takes one out asks it again whether it still holds.
 type tokenCache struct{ shards [tokenShards]tokenShard }
@@ -28,9 +40,10 @@ type tokenShard struct {
 // Sessions hang off it.
 type entry struct {
 	proof   *identity.Proof
-	prover  BearerProver   // nil for attested callers
-	checked *atomic.Uint64 // generation of the revocations; nil for attested callers
-	hash    string         // SHA-256 of the token; "" for attested callers
+	prover  BearerProver      // of a token
+	issuer  CertificateProver // of a certificate
+	checked *atomic.Uint64    // generation of the revocations; nil for attested callers
+	hash    string            // SHA-256 of the token; "" for attested callers
 }
 
 func (c *tokenCache) shard(hash [32]byte) *tokenShard { return &c.shards[hash[0]%tokenShards] }

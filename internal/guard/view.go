@@ -15,6 +15,8 @@ type Rules struct {
 	Policy   *policy.Snapshot
 	Services map[string]Service
 	Bearers  []BearerProver // a provider that did not change keeps its prover, and so its sessions
+
+	Certificates []CertificateProver // the same of those
 }
 
 // Reloading is the section "policy" of the file: how other rules are put in the place of

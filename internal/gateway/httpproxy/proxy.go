@@ -246,6 +246,9 @@ func (x *exchange) credential(a *guard.Attempt) (guard.Reason, string) {
 	raw, header, err := bearer(x.r.Header)
 	x.judged = header
 	switch {
+	case err == errNoCredential && x.r.TLS != nil && len(x.r.TLS.PeerCertificates) > 0:
+		a.Credentials = []guard.Credential{guard.Certificate(x.r.TLS.PeerCertificates)}
+		return "", ""
 	case err == errNoCredential:
 		return guard.CredentialMissing, "neither Authorization nor X-Serverless-Authorization has a Bearer credential"
 	case err != nil:

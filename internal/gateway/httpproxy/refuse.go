@@ -129,11 +129,13 @@ func (x *exchange) answer(status int, detail, decision string) {
 	}
 }
 
-// wantsPage reports whether a person reads the answer: browsers name text/html first when
-// they load a page, and nothing else does.
+// wantsPage reports whether a person reads the answer. Browsers name text/html first when
+// they load a page, and XHTML with it; so does Java's client without, for everything that
+// it asks for.
 func wantsPage(r *http.Request) bool {
-	first, _, _ := strings.Cut(r.Header.Get("Accept"), ",")
-	return strings.TrimSpace(first) == "text/html"
+	accept := r.Header.Get("Accept")
+	first, _, more := strings.Cut(accept, ",")
+	return strings.TrimSpace(first) == "text/html" && (!more || strings.Contains(accept, "application/xhtml+xml"))
 }
 
 var pages = template.Must(template.New("page").Parse(`<!doctype html>

@@ -148,7 +148,7 @@ func TestRefusalPage(t *testing.T) {
 	t.Parallel()
 	b := newRig(t, settings{})
 	for accept, html := range map[string]bool{"text/html,application/xhtml+xml;q=0.9,*/*;q=0.8": true, "*/*": false, "application/json, text/html;q=0.5": false,
-		"text/html;q=0": false, "application/problem+json": false} {
+		"text/html": true, "text/html, image/gif, image/jpeg, *; q=.2, */*; q=.2": false, "text/html;q=0": false, "application/problem+json": false} {
 		got := b.send(t, request("GET /v1", "Accept: "+accept))
 		if is := strings.HasPrefix(got.header.Get("Content-Type"), "text/html"); is != html || html && (!strings.Contains(got.body, got.header.Get(httpproxy.DecisionHeader)) ||
 			strings.Contains(got.body, "<script") || !strings.Contains(got.header.Get("Content-Security-Policy"), "default-src 'none'")) {

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/sallyport-dev/sallyport/internal/config"
+	"github.com/sallyport-dev/sallyport/internal/door"
 	"github.com/sallyport-dev/sallyport/internal/door/admin"
 	"github.com/sallyport-dev/sallyport/internal/federation"
 	"github.com/sallyport-dev/sallyport/internal/gateway"
@@ -85,6 +86,7 @@ func (a *App) proxy(c *config.Config) (*httpproxy.Proxy, error) {
 
 // serveGateway serves requests by the gateway that is in force.
 func (a *App) serveGateway(w http.ResponseWriter, r *http.Request) {
+	door.Served(r.Context())
 	if a.draining.Load() && r.ProtoMajor == 1 {
 		w.Header().Set("Connection", "close")
 	}

@@ -47,7 +47,7 @@ func newShares(descriptors int) shares {
 	return shares{
 		local:     door.NewShares(min(1024, descriptors/16), descriptors/12),
 		admin:     door.NewShares(16, max(descriptors/64, 4)),
-		gateway:   door.NewShares(0, descriptors*3/10),
+		gateway:   door.NewShares(0, descriptors*3/10).Yielding(),
 		issuer:    door.NewShares(0, descriptors/16),
 		telemetry: door.NewShares(0, descriptors/32),
 	}

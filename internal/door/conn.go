@@ -15,12 +15,22 @@ import (
 // if an attest.Listener accepted the connection.
 func ConnContext(ctx context.Context, c net.Conn) context.Context {
 	if l, ok := c.(*shared); ok {
-		c = l.Conn
+		ctx, c = context.WithValue(ctx, sharedKey{}, l), l.Conn
 	}
 	if conn, ok := attest.Of(c); ok {
 		return WithCaller(ctx, conn)
 	}
 	return ctx
+}
+
+type sharedKey struct{}
+
+// Served says that a whole request came over the connection of ctx: it is not the first to
+// make way for others any more.
+func Served(ctx context.Context) {
+	if c, ok := ctx.Value(sharedKey{}).(*shared); ok && !c.served.Load() {
+		c.served.Store(true)
+	}
 }
 
 // WithCaller returns a context in which Caller finds c.

@@ -204,6 +204,23 @@ func TestListener(t *testing.T) {
 
 // When every share is taken, who holds the most loses its oldest to whoever holds fewer,
 // and nobody loses one to who holds as many.
+// Of one origin, who has said nothing makes way for who comes; a request that came keeps
+// its connection.
+func TestSharesOfWhoSaysNothing(t *testing.T) {
+	t.Parallel()
+	s := door.NewShares(0, 3).Yielding()
+	var closed []string
+	take := func(name string, served ...bool) bool {
+		return s.Take("a", func() { closed = append(closed, name) }, served...)
+	}
+	if !take("1", true) || !take("2") || !take("3") || !take("4", true) || !take("5", true) || take("6", true) {
+		t.Error("shares went another way")
+	}
+	if got := fmt.Sprint(closed); got != "[2 3]" {
+		t.Errorf("closed %s, want those that said nothing", got)
+	}
+}
+
 func TestSharesGoToWhoHasFew(t *testing.T) {
 	t.Parallel()
 	s := door.NewShares(5, 6)

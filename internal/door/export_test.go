@@ -17,8 +17,10 @@ func (s *Shares) Kept() int {
 
 // Take takes a share for a connection of origin; closed is called when it is closed for
 // another.
-func (s *Shares) Take(origin string, closed func()) bool {
-	evicted, ok := s.take(&shared{Conn: noConn{closed: closed}, shares: s, origin: origin})
+func (s *Shares) Take(origin string, closed func(), served ...bool) bool {
+	c := &shared{Conn: noConn{closed: closed}, shares: s, origin: origin}
+	c.served.Store(len(served) > 0)
+	evicted, ok := s.take(c)
 	if evicted != nil {
 		_ = evicted.Conn.Close()
 	}

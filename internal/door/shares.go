@@ -4,6 +4,7 @@ import (
 	"container/list"
 	"net"
 	"sync"
+	"sync/atomic"
 
 	"github.com/sallyport-dev/sallyport/internal/attest"
 )
@@ -15,6 +16,7 @@ import (
 // use.
 type Shares struct {
 	each, all int
+	yields    bool
 
 	mu   sync.Mutex
 	held map[string]*list.List // of *shared by origin, the oldest first
@@ -25,6 +27,13 @@ type Shares struct {
 // NewShares returns Shares of which nobody holds one; 0 is no bound.
 func NewShares(each, all int) *Shares {
 	return &Shares{each: each, all: all, held: map[string]*list.List{}}
+}
+
+// Yielding lets who would get none lose its own oldest connection that has not brought a
+// whole request yet (Served): of one origin, too, who says nothing makes way.
+func (s *Shares) Yielding() *Shares {
+	s.yields = true
+	return s
 }
 
 // take gives c a share, if there is one for its origin, and returns whose it was if that
@@ -44,7 +53,10 @@ func (s *Shares) take(c *shared) (evicted *shared, ok bool) {
 		if more == 1 {
 			more = 0
 		}
-		if evicted = s.oldestOfMost(more); evicted == nil {
+		if evicted = s.oldestOfMost(more); evicted == nil && s.yields {
+			evicted = oldestUnserved(mine)
+		}
+		if evicted == nil {
 			return nil, false
 		}
 		s.drop(evicted)
@@ -68,6 +80,16 @@ func (s *Shares) oldestOfMost(than int) *shared {
 		}
 	}
 	return oldest
+}
+
+// oldestUnserved returns the oldest connection that has not brought a request yet.
+func oldestUnserved(of *list.List) *shared {
+	for e := of.Front(); e != nil; e = e.Next() {
+		if c := e.Value.(*shared); !c.served.Load() {
+			return c
+		}
+	}
+	return nil
 }
 
 // drop takes c's share back, if it has one; called with mu held.
@@ -123,8 +145,9 @@ type shared struct {
 	shares *Shares
 	origin string
 
-	taken uint64        // in the order of all
-	at    *list.Element // nil when it has no share
+	served atomic.Bool   // a whole request came over it
+	taken  uint64        // in the order of all
+	at     *list.Element // nil when it has no share
 }
 
 // Close gives the share back.

@@ -161,13 +161,15 @@ func (r *Revocation) reaches(p *identity.Proof) bool {
 func (g *Guard) unrevoked(v *view, e *entry) error {
 	generation := g.revoked.generation.Load() // before the set: at worst it is looked at again
 	set := g.revoked.set.Load()
-	if set == nil || e.checked != nil && e.checked.Load() == generation {
+	// other rules have other groups: what is held against theirs says nothing of these
+	remembers := e.checked != nil && v == g.view.Load()
+	if set == nil || remembers && e.checked.Load() == generation {
 		return nil
 	}
 	if r := set.match(v, e); r != nil {
 		return revocationError(r)
 	}
-	if e.checked != nil {
+	if remembers {
 		e.checked.Store(generation)
 	}
 	return nil

@@ -63,6 +63,10 @@ type Attempt struct {
 	// keys that an operator names. It is recorded and decides nothing.
 	On string
 
+	// Public, of an Anonymous attempt, is what of the service is public by the routes that
+	// it was judged by: Service.Public of the rules that these belong to.
+	Public string
+
 	// Action is what is asked, such as "http.get" or "token.mint".
 	Action string
 

@@ -29,3 +29,26 @@ func TestTheTrialOfRulesSeesRevokedGroups(t *testing.T) {
 		t.Errorf("loss %+v, %v", loss, ok)
 	}
 }
+
+// A public request whose routes are of earlier rules than those that admit it, because
+// both are swapped one after the other, ends with the next sweep.
+func TestAPublicSessionOfEarlierRoutesEnds(t *testing.T) {
+	t.Parallel()
+	w := newWorldOf(t, twoRules(), audit.Written)
+	r := w.rules(t, twoRules())
+	s := r.Services["invoices"]
+	s.Public = "now"
+	r.Services["invoices"] = s
+	w.Reload(r, 10, true)
+	for routes, goesOn := range map[string]bool{"now": true, "before": false} {
+		a := socket("")
+		a.Credentials, a.Public = []guard.Credential{guard.Anonymous()}, routes
+		p, err := w.Admit(t.Context(), a)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if w.Sweep(w.now()); ended(p) == goesOn {
+			t.Errorf("by the routes of %s: ended %v", routes, !goesOn)
+		}
+	}
+}

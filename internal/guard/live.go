@@ -155,15 +155,16 @@ func (g *Guard) judge(ctx context.Context, r *receipt, v *view, now time.Time, t
 	if svc.MaxSession > 0 && !now.Before(r.started.Add(svc.MaxSession)) {
 		return &ending{sessionOver, nil, now}
 	}
+	// the routes may be of earlier rules than those that admitted it
+	if r.attempt.public() && svc.Public != r.attempt.Public {
+		return &ending{policyChanged, errors.New("what is public has changed"), now}
+	}
 	next := standing{view: v, at: now, clock: s.clock, liveToken: s.liveToken, expired: s.expired}
 	if e := g.proven(ctx, r, v, &next, now); e != nil {
 		return e
 	}
 	if v == s.view && next.expired == s.expired && !(s.clock && now.Sub(s.at) >= clockEvery) {
 		return nil
-	}
-	if v != s.view && r.attempt.public() && svc.Public != s.view.Services[r.attempt.Service].Public {
-		return &ending{policyChanged, errors.New("what is public has changed"), now}
 	}
 	if v != s.view && (r.entry.prover != nil || r.entry.issuer != nil) {
 		switch {

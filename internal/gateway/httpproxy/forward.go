@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptrace"
 	"net/textproto"
@@ -145,13 +146,15 @@ func (x *exchange) informed(w *watched, status int, header textproto.MIMEHeader)
 		return nil
 	}
 	h := x.w.Header()
+	before := maps.Clone(h)
 	for name, v := range header {
 		if !hop[name] && name != DecisionHeader {
 			h[name] = v
 		}
 	}
 	x.w.WriteHeader(status)
-	clear(h)
+	clear(h) // what informs is no part of the answer
+	maps.Copy(h, before)
 	return nil
 }
 

@@ -47,6 +47,7 @@ type route struct {
 	own      map[string]bool // folded names of config.IdentityHeaders
 	known    map[string]bool // what drops says of common names
 	realm    string
+	public   string // what of it is
 	upstream *upstream.Pool
 }
 
@@ -64,7 +65,7 @@ func New(core gateway.Core, targets []Target, idle int) (*Proxy, error) {
 	p := &Proxy{core: core, routes: map[string]*route{}}
 	o := upstream.Options{Idle: upstream.NewIdle(idle), SelfToken: core.SelfToken, Logger: core.Logger}
 	for _, t := range targets {
-		r := &route{service: t.Service, config: t.Config, own: map[string]bool{}, known: map[string]bool{}, realm: t.Service}
+		r := &route{service: t.Service, config: t.Config, own: map[string]bool{}, known: map[string]bool{}, realm: t.Service, public: t.Config.Public()}
 		var err error
 		if r.upstream, err = upstream.New(t.Config.Config, o); err != nil {
 			p.Close()
@@ -225,7 +226,7 @@ func (x *exchange) read(a *guard.Attempt, host string) (guard.Reason, string) {
 	switch {
 	case x.grpc:
 		a.Action = actionGRPC
-	case asksForWebSocket(r):
+	case asksForWebSocket(r) && !x.preflight: // which is no beginning of one
 		a.Action = actionWebSocket
 	}
 	if x.at.Action != "" && a.Action != actionWebSocket {
@@ -240,7 +241,7 @@ func (x *exchange) read(a *guard.Attempt, host string) (guard.Reason, string) {
 // credential takes what the caller shows. Where anybody may ask, nothing is looked at.
 func (x *exchange) credential(a *guard.Attempt) (guard.Reason, string) {
 	if x.public() {
-		a.Credentials = []guard.Credential{guard.Anonymous()}
+		a.Credentials, a.Public = []guard.Credential{guard.Anonymous()}, x.route.public
 		return "", ""
 	}
 	raw, header, err := bearer(x.r.Header)

@@ -39,6 +39,9 @@ func (x *exchange) forward() {
 	w.answered()
 	switch {
 	case err != nil:
+		if cut := context.Cause(ctx); errors.Is(cut, errTimeout) {
+			err = cut // whatever it was that was cut
+		}
 		x.upstreamFailed(err)
 	case resp.StatusCode == http.StatusSwitchingProtocols:
 		x.switched(resp)

@@ -116,23 +116,7 @@ func revokeList(e *env) *cobra.Command {
 }
 
 func revokeLift(e *env) *cobra.Command {
-	var p place
-	var reason string
-	c := &cobra.Command{
-		Use: "lift ID", Short: "take a revocation back, by the id that `revoke list` shows", Args: takes("ID"),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			var done admin.ID
-			if err := administer(cmd.Context(), &p, askTimeout, http.MethodPost, admin.LiftPath, admin.ID{ID: args[0], Reason: reason}, &done); err != nil {
-				return err
-			}
-			if e.output == "json" {
-				return e.json(done)
-			}
-			_, err := fmt.Fprintf(e.out, "revocation %s was lifted\n", done.ID)
-			return err
-		},
-	}
-	c.Flags().StringVar(&reason, "reason", "", "why, for the record")
-	p.flags(c)
+	c := byID(e, admin.LiftPath, "revocation %s was lifted\n")
+	c.Use, c.Short = "lift ID", "take a revocation back, by the id that `revoke list` shows"
 	return c
 }

@@ -57,22 +57,28 @@ func each[T any](e *env, list []T) error {
 }
 
 func sessionsKill(e *env) *cobra.Command {
+	c := byID(e, admin.KillPath, "session %s was ended\n")
+	c.Use, c.Short = "kill ID", "end one live session now"
+	c.Long = "End one live session, by the decision id that `sessions list` shows, within a second. Its caller may begin\n" +
+		"another: `sallyport revoke` also withdraws what it rests on."
+	return c
+}
+
+// byID asks the server for something about what has an ID, and prints done when it is.
+func byID(e *env, path, done string) *cobra.Command {
 	var p place
 	var reason string
 	c := &cobra.Command{
-		Use: "kill ID", Short: "end one live session now",
-		Long: "End one live session, by the decision id that `sessions list` shows, within a second. Its caller may begin\n" +
-			"another: `sallyport revoke` also withdraws what it rests on.",
 		Args: takes("ID"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			var done admin.ID
-			if err := administer(cmd.Context(), &p, askTimeout, http.MethodPost, admin.KillPath, admin.ID{ID: args[0], Reason: reason}, &done); err != nil {
+			var answer admin.ID
+			if err := administer(cmd.Context(), &p, askTimeout, http.MethodPost, path, admin.ID{ID: args[0], Reason: reason}, &answer); err != nil {
 				return err
 			}
 			if e.output == "json" {
-				return e.json(done)
+				return e.json(answer)
 			}
-			_, err := fmt.Fprintf(e.out, "session %s was ended\n", done.ID)
+			_, err := fmt.Fprintf(e.out, done, answer.ID)
 			return err
 		},
 	}

@@ -172,7 +172,7 @@ type sessionHarness struct {
 	second string // door of the account that stays
 }
 
-func newSessionHarness(b *testing.B) (*sessionHarness, func()) {
+func newSessionHarness(b testing.TB) (*sessionHarness, func()) {
 	b.Helper()
 	echo := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		conn, err := websocket.Accept(w, r, nil)

@@ -108,15 +108,23 @@ func TestHTTPCases(t *testing.T) {
 	}
 }
 
-// free returns a loopback address that nobody listens on.
+// free returns a loopback address that nobody listens on: with a port below 32768, which
+// the system gives to nobody who does not ask for it.
 func free(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for range 100 {
+		port, err := rand.Int(rand.Reader, big.NewInt(20000))
+		if err != nil {
+			t.Fatal(err)
+		}
+		address := fmt.Sprintf("127.0.0.1:%d", 12000+port.Int64())
+		if l, err := net.Listen("tcp", address); err == nil {
+			_ = l.Close()
+			return address
+		}
 	}
-	defer l.Close()
-	return l.Addr().String()
+	t.Fatal("no port is free")
+	return ""
 }
 
 // selfSigned returns a PEM file with a certificate for app.test and its key.

@@ -7,6 +7,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -52,14 +53,22 @@ func TestScripts(t *testing.T) {
 	})
 }
 
+// nextPort is the port that freeAddress tries next. Those below 32768 the system gives to
+// nobody who does not ask for one, so that what is free stays so until a server has it; and
+// none is given out twice.
+var nextPort atomic.Int32
+
 func freeAddress(t testing.TB) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for range 20000 {
+		address := fmt.Sprintf("127.0.0.1:%d", 12000+(int(nextPort.Add(1))+os.Getpid()*61)%20000)
+		if l, err := net.Listen("tcp", address); err == nil {
+			_ = l.Close()
+			return address
+		}
 	}
-	defer l.Close()
-	return l.Addr().String()
+	t.Fatal("no port is free")
+	return ""
 }
 
 func ready(ts *testscript.TestScript, _ bool, _ []string) {

@@ -294,7 +294,7 @@ const (
 	grace = 2 * time.Second
 )
 
-// lameDuck is how long, at shutdown, requests are still taken from connections that are
+// lameDuck is how long at most, at shutdown, requests are still taken from connections that are
 // open: each answer says that it is the last one, so that none is lost to a connection
 // that is closed just when it is sent.
 const lameDuck = 300 * time.Millisecond
@@ -307,7 +307,8 @@ func (a *App) shutdown() error {
 		_ = s.listener.Close() // who calls from now on learns at once that nobody is here
 	}
 	a.guard.Drain(isStream) // they may begin again elsewhere at once
-	time.Sleep(lameDuck)
+	for end := time.Now().Add(lameDuck); a.shares.gateway.Held() > 0 && time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), drain)
 	defer cancel()
 	late := time.AfterFunc(drain-grace, a.guard.Close)

@@ -36,6 +36,13 @@ func (s *Shares) Yielding() *Shares {
 	return s
 }
 
+// Held returns how many connections have a share.
+func (s *Shares) Held() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.sum
+}
+
 // take gives c a share, if there is one for its origin, and returns whose it was if that
 // has to be closed for it.
 func (s *Shares) take(c *shared) (evicted *shared, ok bool) {

@@ -82,17 +82,7 @@ func (x *exchange) outgoing(ctx context.Context, w *watched) (*http.Request, err
 func (x *exchange) header() http.Header {
 	in := x.r.Header
 	out := make(http.Header, len(in)+8)
-	var named map[string]bool
-	for _, line := range in["Connection"] {
-		for option := range strings.SplitSeq(line, ",") {
-			if option = textproto.CanonicalMIMEHeaderKey(strings.TrimSpace(option)); option != "" && option != "Close" && option != "Keep-Alive" {
-				if named == nil {
-					named = map[string]bool{}
-				}
-				named[option] = true
-			}
-		}
-	}
+	named := connectionOptions(in["Connection"])
 	for name, v := range in {
 		if name == x.judged || named[name] || x.route.drops(name) {
 			continue
@@ -167,14 +157,30 @@ var hop = map[string]bool{
 	"Te": true, "Trailer": true, "Transfer-Encoding": true, "Upgrade": true, "Http2-Settings": true,
 }
 
+// connectionOptions returns the fields that Connection names, which concern one connection,
+// too; nil for none.
+func connectionOptions(lines []string) map[string]bool {
+	var out map[string]bool
+	for _, line := range lines {
+		for option := range strings.SplitSeq(line, ",") {
+			option = strings.TrimSpace(option)
+			if option == "" || strings.EqualFold(option, "close") || strings.EqualFold(option, "keep-alive") {
+				continue
+			}
+			if out == nil {
+				out = map[string]bool{}
+			}
+			out[textproto.CanonicalMIMEHeaderKey(option)] = true
+		}
+	}
+	return out
+}
+
 // passOn passes an answer on, to its last byte and its trailers.
 func (x *exchange) passOn(resp *http.Response) {
 	defer resp.Body.Close()
 	h := x.w.Header()
-	var named map[string]bool
-	if c := resp.Header["Connection"]; len(c) > 1 || len(c) == 1 && !strings.EqualFold(c[0], "keep-alive") && !strings.EqualFold(c[0], "close") {
-		named = hopByHop(resp.Header)
-	}
+	named := connectionOptions(resp.Header["Connection"])
 	for name, v := range resp.Header {
 		if !hop[name] && !named[name] && name != DecisionHeader {
 			h[name] = v
@@ -201,6 +207,11 @@ func (x *exchange) passOn(resp *http.Response) {
 	if err != nil {
 		if x.r.Context().Err() == nil {
 			x.p.core.Logger.Warn("an answer broke off", "decision", x.id, "service", x.route.service, "error", err.Error())
+		}
+		if x.grpc {
+			code, detail := x.broke()
+			endGRPC(x.w, code, detail, x.id)
+			return
 		}
 		panic(http.ErrAbortHandler)
 	}
@@ -283,6 +294,11 @@ func (x *exchange) upstreamFailed(err error) {
 		return
 	case x.r.Context().Err() == nil: // else the client has gone
 		x.p.core.Logger.Warn("the upstream did not answer", "decision", x.id, "service", x.route.service, "error", err.Error())
+	}
+	if x.grpc {
+		code, detail := x.broke()
+		answerGRPC(x.w, code, detail, x.id)
+		return
 	}
 	x.answer(http.StatusBadGateway, "the service did not answer", x.id)
 }

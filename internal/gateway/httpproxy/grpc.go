@@ -1,10 +1,12 @@
 package httpproxy
 
 import (
+	"math"
 	"net/http"
 	"net/url"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/sallyport-dev/sallyport/internal/fault"
 )
@@ -72,6 +74,28 @@ func grpcOf(status int) int {
 		return grpcDeadlineExceeded
 	}
 	return grpcInternal
+}
+
+// grpcTimeout reads grpc-timeout: how long the client waits, 0 if it does not say.
+func grpcTimeout(value string) time.Duration {
+	if len(value) < 2 || len(value) > 9 {
+		return 0
+	}
+	n, err := strconv.ParseUint(value[:len(value)-1], 10, 32)
+	unit := map[byte]time.Duration{'H': time.Hour, 'M': time.Minute, 'S': time.Second, 'm': time.Millisecond, 'u': time.Microsecond, 'n': time.Nanosecond}[value[len(value)-1]]
+	if err != nil || unit > 0 && n > uint64(math.MaxInt64/unit) {
+		return 0
+	}
+	return time.Duration(n) * unit
+}
+
+// broke is what a call is told whose upstream broke off: that its own deadline is over, if
+// it is, since then the upstream gives up, and maybe sooner than the client.
+func (x *exchange) broke() (code int, detail string) {
+	if t := grpcTimeout(x.r.Header.Get("Grpc-Timeout")); t > 0 && time.Since(x.began) >= t {
+		return grpcDeadlineExceeded, "the deadline of the call is over"
+	}
+	return grpcUnavailable, "the service did not answer"
 }
 
 // answerGRPC answers a call that goes nowhere: header fields alone, which are the

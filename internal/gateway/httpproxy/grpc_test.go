@@ -3,7 +3,9 @@ package httpproxy_test
 import (
 	"context"
 	"io"
+	"log/slog"
 	"net"
+	"net/http"
 	"strings"
 	"testing"
 	"time"
@@ -124,5 +126,53 @@ func TestStreamEnds(t *testing.T) {
 	_, err = stream.Recv()
 	if got := status.Convert(err); err == io.EOF || got.Code() != codes.Unavailable || !strings.HasPrefix(got.Message(), "shutting down (decision a-") {
 		t.Errorf("got %v", err)
+	}
+}
+
+// An upstream that gives a call up when its deadline is over, before the client does, is no
+// upstream that is away.
+func TestCallDeadline(t *testing.T) {
+	t.Parallel()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &http.Server{Protocols: new(http.Protocols), Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasSuffix(r.URL.Path, "Begun") {
+			w.Header().Set("Content-Type", "application/grpc")
+			_ = http.NewResponseController(w).Flush()
+		}
+		time.Sleep(20 * time.Millisecond) // past the deadline that the call says
+		panic(http.ErrAbortHandler)
+	}), ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)}
+	s.Protocols.SetUnencryptedHTTP2(true)
+	go func() { _ = s.Serve(l) }()
+	t.Cleanup(func() { _ = s.Close() })
+	b := newRig(t, settings{upstream: "h2c://" + l.Addr().String()})
+	plain := new(http.Protocols)
+	plain.SetUnencryptedHTTP2(true)
+	transport := &http.Transport{Protocols: plain}
+	defer transport.CloseIdleConnections()
+	for _, tt := range []struct{ path, timeout, want string }{
+		{"/s/Never", "10m", "4"}, {"/s/Begun", "10m", "4"}, {"/s/Never", "10S", "14"}, {"/s/Begun", "", "14"}, {"/s/Never", "x", "14"}, {"/s/Never", "99999999H", "14"},
+	} {
+		r, err := http.NewRequest(http.MethodPost, "http://"+b.gateway+tt.path, strings.NewReader("\x00\x00\x00\x00\x00"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Host = "app.test"
+		r.Header = http.Header{"Authorization": {"Bearer " + good(t)}, "Content-Type": {"application/grpc"}, "Te": {"trailers"}}
+		if tt.timeout != "" {
+			r.Header.Set("Grpc-Timeout", tt.timeout)
+		}
+		resp, err := transport.RoundTrip(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = io.Copy(io.Discard, resp.Body)
+		_ = resp.Body.Close()
+		if got := resp.Header.Get("Grpc-Status") + resp.Trailer.Get("Grpc-Status"); err != nil || got != tt.want {
+			t.Errorf("%s with %q: status %q, %v, want %s", tt.path, tt.timeout, got, err, tt.want)
+		}
 	}
 }

@@ -103,6 +103,9 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		x.scheme = "https"
 	}
 	x.count.ResponseWriter = w
+	if x.grpc {
+		x.began = time.Now()
+	}
 	if !x.admit() {
 		return
 	}
@@ -124,7 +127,8 @@ type exchange struct {
 	r         *http.Request
 	route     *route
 	at        *Route
-	grpc      bool     // it is a call of gRPC
+	grpc      bool // it is a call of gRPC
+	began     time.Time
 	upgrade   *upgrade // to WebSocket; nil for others
 	preflight bool
 	host      string // as policy saw it, and the port the client wrote

@@ -175,8 +175,11 @@ func answerUpgrade(w http.ResponseWriter, h http.Header) (duplex, error) {
 	if err != nil {
 		return nil, fmt.Errorf("take over the client's connection: %w", err)
 	}
-	for name := range hopByHop(h) {
-		h.Del(name)
+	named := connectionOptions(h["Connection"])
+	for name := range h {
+		if hop[name] || named[name] {
+			delete(h, name)
+		}
 	}
 	h.Set("Connection", "Upgrade")
 	h.Set("Upgrade", webSocket)
@@ -189,17 +192,6 @@ func answerUpgrade(w http.ResponseWriter, h http.Header) (duplex, error) {
 		return nil, fmt.Errorf("the client is lost: %w", err)
 	}
 	return newHijacked(conn, buffered.Reader), nil
-}
-
-// hopByHop are the fields of an answer that are not for whom it is passed on to (RFC
-// 9110 section 7.6.1).
-func hopByHop(h http.Header) map[string]bool {
-	names := map[string]bool{"Connection": true, "Keep-Alive": true, "Proxy-Connection": true, "Proxy-Authenticate": true,
-		"Te": true, "Trailer": true, "Transfer-Encoding": true, "Upgrade": true}
-	for _, option := range elements(h["Connection"]) {
-		names[http.CanonicalHeaderKey(option)] = true
-	}
-	return names
 }
 
 // hijacked is a connection with what net/http had read of it already. Only one

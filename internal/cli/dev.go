@@ -166,7 +166,11 @@ Sallyport runs on loopback with throw-away keys. In another terminal:
   {{.Exe}} audit tail --data-dir {{.Dir}}
   {{.Exe}} audit verify --data-dir {{.Dir}}
 
-  # the configuration behind this, to start your own from
+{{if .Linux}}  # withdraw trust: new calls are refused, and live ones end
+  {{.Exe}} revoke --data-dir {{.Dir}} --service-account orders --reason 'laptop lost'
+  {{.Exe}} revoke list --data-dir {{.Dir}}
+
+{{end}}  # the configuration behind this, to start your own from
   {{.Exe}} config print --dev
 {{if .Temporary}}
 {{.Dir}} is removed at the end; --data-dir DIR keeps it. {{end}}Ctrl-C ends it.

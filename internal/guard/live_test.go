@@ -222,6 +222,18 @@ func TestTheEndOfATokenIsANewDecision(t *testing.T) {
 	}
 }
 
+// Rules that demand a live token end a session whose token has expired already.
+func TestALiveTokenIsDemandedLater(t *testing.T) {
+	t.Parallel()
+	l := newLive(t, twoRules())
+	l.clock.Add(3600 + 61)
+	l.Sweep(l.now())
+	l.reload(t, twoRules("live_token"), nil)
+	if f := fault.Of(l.orders.Err()); !ended(l.orders) || f.Public != "token expired" || ended(l.reports) {
+		t.Errorf("ended %v, %q; the other %v", ended(l.orders), f.Public, ended(l.reports))
+	}
+}
+
 // What is revoked is refused from then on, until it is lifted or over; what is proven anew
 // is let in where only what was issued before is meant.
 func TestRevokedCredentialsAreRefused(t *testing.T) {

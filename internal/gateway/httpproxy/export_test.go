@@ -1,8 +1,11 @@
 package httpproxy
 
 import (
+	"io"
 	"net/http"
 	"net/http/httputil"
+
+	"github.com/sallyport-dev/sallyport/internal/guard"
 )
 
 // Canonical is canonical, for fuzzing without a socket between.
@@ -17,4 +20,22 @@ func Bearer(h http.Header) (raw, header string, err error) { return bearer(h) }
 // Bare is the proxy without anything of ours.
 func Bare(rewrite func(*httputil.ProxyRequest), transport http.RoundTripper) http.Handler {
 	return &httputil.ReverseProxy{Rewrite: rewrite, Transport: transport}
+}
+
+// CopyBody is what passes an answer on under a pass, as far as a test sees it.
+func CopyBody(w http.ResponseWriter, pass *guard.Pass, from io.Reader) error {
+	x := &exchange{pass: pass}
+	x.count.ResponseWriter = w
+	return x.copyBody(from, false)
+}
+
+// Informed passes on an answer that informs when the real one is there, or is not.
+func Informed(w http.ResponseWriter, answered bool) error {
+	x := &exchange{w: w}
+	x.count.ResponseWriter = w
+	watch := &watched{}
+	if answered {
+		watch.answered()
+	}
+	return x.informed(watch, http.StatusEarlyHints, nil)
 }

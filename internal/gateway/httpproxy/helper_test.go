@@ -128,6 +128,8 @@ type settings struct {
 	routes   []httpproxy.Route
 
 	denyAnonymous bool
+	limits        guard.Limits
+	trusted       *gateway.TrustedProxies
 }
 
 func newRig(t testing.TB, s settings) *rig {
@@ -150,8 +152,8 @@ func newRig(t testing.TB, s settings) *rig {
 		t.Fatal(err)
 	}
 	logger := slog.New(slog.DiscardHandler)
-	b.guard = newGuard(t, s.log, logger, s.denyAnonymous)
-	core := gateway.Core{Guard: b.guard, Logger: logger,
+	b.guard = newGuard(t, s.log, logger, s.denyAnonymous, s.limits)
+	core := gateway.Core{Guard: b.guard, Logger: logger, Trusted: s.trusted,
 		Assert: issuer.New(issuer.Config{URL: issuerURL}, trustDomain, nil, ours().set, time.Now)}
 	proxy, err := httpproxy.New(core, []httpproxy.Target{{Service: "app", Config: config}}, 0)
 	if err != nil {
@@ -185,7 +187,7 @@ func (b *rig) openLog(t testing.TB) *audit.Log {
 }
 
 // newGuard is wired as internal/app does it.
-func newGuard(t testing.TB, log guard.Log, logger *slog.Logger, denyAnonymous bool) *guard.Guard {
+func newGuard(t testing.TB, log guard.Log, logger *slog.Logger, denyAnonymous bool, limits guard.Limits) *guard.Guard {
 	t.Helper()
 	accounts := []string{"orders"}
 	self, err := federation.NewSelf(issuerURL, ours().set.Source(keys.Tokens), trustDomain, accounts, time.Now)
@@ -203,7 +205,7 @@ func newGuard(t testing.TB, log guard.Log, logger *slog.Logger, denyAnonymous bo
 		t.Fatal(err)
 	}
 	return guard.New(guard.Config{Policy: rules, Bearers: []guard.BearerProver{self}, Log: log, Replica: "a", Now: time.Now, Logger: logger,
-		Services: map[string]guard.Service{"app": {Audiences: []string{audience}, Accept: []string{identity.Self}, Durability: audit.Written}}})
+		Services: map[string]guard.Service{"app": {Audiences: []string{audience}, Accept: []string{identity.Self}, Durability: audit.Written, Limits: limits}}})
 }
 
 func (b *rig) remember(w http.ResponseWriter, r *http.Request) {

@@ -125,6 +125,7 @@ func (g *Guard) Admit(ctx context.Context, a Attempt) (*Pass, error) {
 	if g.closed.Load() {
 		return nil, g.Refuse(ctx, a, guardClosed, "")
 	}
+	generation := g.revoked.generation.Load() // before the view, which changes first
 	v := g.view.Load()
 	e, credential, err := g.prove(ctx, v, &a)
 	proof := e.proof
@@ -153,8 +154,13 @@ func (g *Guard) Admit(ctx context.Context, a Attempt) (*Pass, error) {
 	pass, err := g.rule(r, &a, credential)
 	if err != nil {
 		leave()
+		return nil, err
 	}
-	return pass, err
+	if err := g.overtaken(ctx, r, generation); err != nil {
+		_ = pass.Close(Summary{}) // it is refused whether or not that can be recorded
+		return nil, err
+	}
+	return pass, nil
 }
 
 // rule decides about an attempt whose caller is known, and records that.

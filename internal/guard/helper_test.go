@@ -51,6 +51,8 @@ type world struct {
 	dir        string
 	kek        *sealing.Key
 	log        *audit.Log
+
+	meanwhile func() // is called when something is recorded, before it is
 }
 
 type localFunc func(attest.Conn, []string) (*identity.Proof, error)
@@ -102,6 +104,9 @@ type gate struct{ w *world }
 
 func (g gate) Append(r *audit.Record, d audit.Durability) (uint64, error) {
 	g.w.durability.Store(d)
+	if f := g.w.meanwhile; f != nil {
+		f()
+	}
 	if g.w.broken.Load() {
 		return 0, errors.New("disk 7 is full")
 	}

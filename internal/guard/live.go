@@ -50,11 +50,30 @@ func (g *Guard) begin(r *receipt) {
 	s.first = r
 	s.n++
 	s.mu.Unlock()
-	// between the decision and now the rules may have changed, and the sweep of that
-	// change have passed by
-	if g.closed.Load() {
-		r.end(ending{guardClosed, nil, g.c.Now()})
+}
+
+// overtaken says why an attempt that was let in is let in no longer: between its decision
+// and now, while that was recorded, the rules or what is revoked may have changed, and the
+// sweep of that change have passed by.
+func (g *Guard) overtaken(ctx context.Context, r *receipt, generation uint64) error {
+	now := g.c.Now()
+	switch {
+	case g.closed.Load():
+		r.end(ending{guardClosed, nil, now})
+	case g.revoked.generation.Load() == generation:
+	case r.attempt.Service != "":
+		if e := g.judge(ctx, r, g.view.Load(), now, false); e != nil {
+			r.end(*e)
+		}
+	default:
+		if err := g.unrevoked(g.view.Load(), &r.entry); err != nil {
+			r.end(ending{revoked, err, now})
+		}
 	}
+	if !r.over.Load() {
+		return nil
+	}
+	return (&Pass{r}).Err()
 }
 
 // leaves takes a pass off the live sessions.

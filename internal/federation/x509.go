@@ -93,23 +93,40 @@ func (p *CertificateProver) ProveCertificate(_ context.Context, chain []*x509.Ce
 	case len(leaf.URIs) != 1 || leaf.URIs[0].String() == "":
 		return nil, errCertificate{"certificate_refused", fmt.Sprintf("the certificate has %d URIs among its alternative names: exactly one says who it is", len(leaf.URIs))}
 	}
-	_, err := leaf.Verify(x509.VerifyOptions{Roots: p.roots, Intermediates: between, CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}})
+	chains, err := leaf.Verify(x509.VerifyOptions{Roots: p.roots, Intermediates: between, CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}})
 	if err != nil {
 		return nil, errCertificate{"certificate_refused", "the certificate does not verify: " + err.Error()}
 	}
+	until := holds(chains)
 	sum := sha256.Sum256(leaf.Raw)
 	return &identity.Proof{
 		Principal: identity.Principal{Kind: identity.Federated, Provider: p.name, Name: leaf.URIs[0].String()},
 		Provider:  p.name,
 		TokenID:   "x509-" + hex.EncodeToString(sum[:16]),
 		Issued:    leaf.NotBefore,
-		Expires:   leaf.NotAfter,
+		Expires:   until,
 		Still: func(context.Context) error {
-			if p.now().After(leaf.NotAfter) {
+			if p.now().After(until) {
 				return errCertificateExpired{}
 			}
 			return nil
 		},
 		For: func([]string) error { return nil }, // TLS has said to whom it was shown
 	}, nil
+}
+
+// holds returns when the last of some chains ends, each with the first of its certificates.
+func holds(chains [][]*x509.Certificate) (last time.Time) {
+	for _, chain := range chains {
+		until := chain[0].NotAfter
+		for _, c := range chain[1:] {
+			if c.NotAfter.Before(until) {
+				until = c.NotAfter
+			}
+		}
+		if until.After(last) {
+			last = until
+		}
+	}
+	return last
 }

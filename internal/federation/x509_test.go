@@ -135,3 +135,38 @@ func TestClientCertificates(t *testing.T) {
 		}
 	}
 }
+
+// A proof ends with the first certificate that it needs, not only with the caller's own:
+// it is remembered, and a chain that is shown again is not verified again.
+func TestAProofEndsWithItsChain(t *testing.T) {
+	t.Parallel()
+	ca := issue(t, nil, nil)
+	now := time.Now()
+	short := issue(t, ca, func(c *x509.Certificate) {
+		c.IsCA, c.KeyUsage, c.ExtKeyUsage, c.NotAfter = true, x509.KeyUsageCertSign, nil, now.Add(time.Minute)
+	})
+	file := filepath.Join(t.TempDir(), "ca.pem")
+	if err := os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: ca.cert.Raw}), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c := federation.Config{Name: "mesh", X509: &federation.X509{CAFile: file}}
+	if err := c.Complete("/"); err != nil {
+		t.Fatal(err)
+	}
+	p := federation.NewCertificates(c, func() time.Time { return now })
+	chain := []*x509.Certificate{issue(t, short, named(t, "spiffe://mesh.test/orders")).cert, short.cert}
+	proof, err := p.ProveCertificate(t.Context(), chain)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !proof.Expires.Equal(short.cert.NotAfter) || proof.Still(t.Context()) != nil {
+		t.Errorf("it expires %v, want %v", proof.Expires, short.cert.NotAfter)
+	}
+	now = now.Add(2 * time.Minute)
+	if _, err := p.ProveCertificate(t.Context(), chain); err == nil {
+		t.Error("it is proven anew")
+	}
+	if proof.Still(t.Context()) == nil {
+		t.Error("it still holds")
+	}
+}

@@ -190,8 +190,13 @@ func (x *exchange) passOn(resp *http.Response) {
 		h["Content-Type"] = nil // nobody guesses
 	}
 	x.at.CORS.allowed(h, x.r.Header.Get("Origin"))
+	if resp.StatusCode == http.StatusNoContent || resp.StatusCode == http.StatusNotModified {
+		delete(h, "Content-Length") // HTTP/2 clients wait for it, and a 204 must not have one (RFC 9110 section 8.6)
+	}
 	for name := range resp.Trailer {
-		h.Add("Trailer", name)
+		if !hop[name] && name != DecisionHeader {
+			h.Add("Trailer", name)
+		}
 	}
 	announced := len(resp.Trailer)
 	x.count.WriteHeader(resp.StatusCode)
@@ -216,6 +221,9 @@ func (x *exchange) passOn(resp *http.Response) {
 		panic(http.ErrAbortHandler)
 	}
 	for name, v := range resp.Trailer {
+		if hop[name] || name == DecisionHeader {
+			continue
+		}
 		if len(resp.Trailer) > announced {
 			name = http.TrailerPrefix + name
 		}

@@ -318,7 +318,7 @@ func (a *App) shutdown() error {
 	}
 	var errs []error
 	for range a.servers {
-		if err := <-done; err != nil {
+		if err := <-done; err != nil && !errors.Is(err, net.ErrClosed) { // the listeners were closed first
 			errs = append(errs, fmt.Errorf("requests were cut off after %v: %w", drain, err))
 		}
 	}

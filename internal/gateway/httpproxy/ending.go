@@ -15,9 +15,6 @@ const (
 	// has begun.
 	stall = time.Minute
 
-	// moved is how often the deadline for that is moved on.
-	moved = 10 * time.Second
-
 	// parting is how long an exchange that has to end may take to say so.
 	parting = 300 * time.Millisecond
 )
@@ -29,7 +26,8 @@ var errTimeout = errors.New("the route's timeout is over")
 type watched struct {
 	control *http.ResponseController
 	cancel  context.CancelCauseFunc
-	streams bool // over HTTP/2
+	streams bool          // over HTTP/2
+	stall   time.Duration // the constant, but for tests
 
 	mu    sync.Mutex
 	begun bool // an answer is there, or none will be
@@ -78,17 +76,17 @@ func (p *pace) begin() {
 		return // an exchange that does not keep to it
 	}
 	if !p.streams {
-		if now := time.Now(); now.Sub(p.armed) > moved {
+		if now := time.Now(); now.Sub(p.armed) > p.stall/6 {
 			p.armed = now
-			_ = p.deadline(now.Add(stall))
+			p.set(now.Add(p.stall))
 		}
 		return
 	}
 	if p.timer != nil {
-		p.timer.Reset(stall)
+		p.timer.Reset(p.stall)
 		return
 	}
-	p.timer = time.AfterFunc(stall, func() {
+	p.timer = time.AfterFunc(p.stall, func() {
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		if !p.over {
@@ -96,6 +94,21 @@ func (p *pace) begin() {
 		}
 	})
 }
+
+// set moves the deadline, unless the handler has returned: a transport may read on, and
+// the connection serves another.
+func (p *pace) set(at time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.over {
+		_ = p.deadline(at)
+	}
+}
+
+// leave bounds how long what net/http still has of an answer may take when the handler has
+// returned. Of HTTP/1 that is its end, for which the deadline of the last write may be
+// over; of HTTP/2, what flow control keeps back.
+func (p *pace) leave() { p.set(time.Now().Add(p.stall)) }
 
 func (p *pace) end() {
 	if p.timer != nil {
@@ -106,7 +119,7 @@ func (p *pace) end() {
 // clear takes a deadline back: nobody waits any more.
 func (p *pace) clear() {
 	if p.watched != nil && !p.streams {
-		_ = p.deadline(time.Time{})
+		p.set(time.Time{})
 	}
 }
 

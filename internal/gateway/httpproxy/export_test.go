@@ -6,6 +6,7 @@ import (
 	"net/http/httputil"
 
 	"github.com/sallyport-dev/sallyport/internal/guard"
+	"time"
 )
 
 // Canonical is canonical, for fuzzing without a socket between.
@@ -16,6 +17,9 @@ func Canonical(raw string) (decoded, escaped string, err error) {
 
 // Bearer is bearer.
 func Bearer(h http.Header) (raw, header string, err error) { return bearer(h) }
+
+// Stall sets how long p waits for clients.
+func (p *Proxy) Stall(d time.Duration) { p.stall = d }
 
 // Bare is the proxy without anything of ours.
 func Bare(rewrite func(*httputil.ProxyRequest), transport http.RoundTripper) http.Handler {

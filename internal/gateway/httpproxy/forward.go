@@ -20,7 +20,7 @@ import (
 // forward sends what was admitted upstream and passes the answer on.
 func (x *exchange) forward() {
 	ctx, cancel := context.WithCancelCause(x.r.Context())
-	w := &watched{control: http.NewResponseController(x.w), cancel: cancel, streams: x.r.ProtoMajor == 2}
+	w := &watched{control: http.NewResponseController(x.w), cancel: cancel, streams: x.r.ProtoMajor == 2, stall: x.p.stall}
 	defer w.done()
 	x.pass.OnEnd(func() { w.cut(x.pass.Err()) })
 	if t := x.at.Timeout; t > 0 && !x.grpc && x.upgrade == nil {
@@ -219,6 +219,9 @@ func (x *exchange) passOn(resp *http.Response) {
 			return
 		}
 		panic(http.ErrAbortHandler)
+	}
+	if x.count.n > 0 {
+		x.count.pace.leave()
 	}
 	for name, v := range resp.Trailer {
 		if hop[name] || name == DecisionHeader {

@@ -126,6 +126,7 @@ type settings struct {
 	log      guard.Log        // default: a real one
 	discard  bool             // remember nothing
 	routes   []httpproxy.Route
+	stall    time.Duration // default: as it is
 
 	denyAnonymous bool
 	limits        guard.Limits
@@ -160,6 +161,9 @@ func newRig(t testing.TB, s settings) *rig {
 		t.Fatal(err)
 	}
 	t.Cleanup(proxy.Close)
+	if s.stall > 0 {
+		proxy.Stall(s.stall)
+	}
 	front := httptest.NewUnstartedServer(proxy)
 	front.Config.Protocols = new(http.Protocols)
 	front.Config.Protocols.SetHTTP1(true)

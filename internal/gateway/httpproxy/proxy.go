@@ -56,13 +56,14 @@ type Proxy struct {
 	core   gateway.Core
 	routes map[string]*route // by host
 	pools  []*upstream.Pool
+	stall  time.Duration // the constant, but for tests
 }
 
 // New returns a Proxy for targets, whose Configs are complete. It keeps at most idle
 // connections to upstreams that nobody uses; 0 is no bound. An error is about a file that
 // a Config names.
 func New(core gateway.Core, targets []Target, idle int) (*Proxy, error) {
-	p := &Proxy{core: core, routes: map[string]*route{}}
+	p := &Proxy{core: core, routes: map[string]*route{}, stall: stall}
 	o := upstream.Options{Idle: upstream.NewIdle(idle), SelfToken: core.SelfToken, Logger: core.Logger}
 	for _, t := range targets {
 		r := &route{service: t.Service, config: t.Config, own: map[string]bool{}, known: map[string]bool{}, realm: t.Service, public: t.Config.Public()}

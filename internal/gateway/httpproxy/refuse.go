@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/go-json-experiment/json"
 
@@ -124,6 +125,7 @@ func (x *exchange) answer(status int, detail, decision string) {
 	}
 	h.Set("Content-Length", strconv.Itoa(len(body)))
 	x.w.WriteHeader(status)
+	_ = http.NewResponseController(x.w).SetWriteDeadline(time.Now().Add(x.p.stall)) // as pace.leave
 	if x.r.Method != http.MethodHead {
 		_, _ = x.w.Write(body) // the client has gone; nothing to add
 	}

@@ -31,6 +31,9 @@ func (x *exchange) forward() {
 		x.body.pace = pace{watched: w, deadline: w.control.SetReadDeadline}
 	}
 	out, err := x.outgoing(ctx, w)
+	if err == nil {
+		err = x.pass.Err() // which OnEnd's goroutine may not have got to
+	}
 	if err != nil {
 		x.upstreamFailed(err)
 		return
@@ -145,6 +148,9 @@ func (x *exchange) informed(w *watched, status int, header textproto.MIMEHeader)
 			h[name] = v
 		}
 	}
+	// of a stream that is reset, net/http's HTTP/2 may read the map when this returns; it
+	// copies one with this field, and sends that in neither version
+	h["Content-Length"] = []string{"0"}
 	x.w.WriteHeader(status)
 	clear(h) // what informs is no part of the answer
 	maps.Copy(h, before)

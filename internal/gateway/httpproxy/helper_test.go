@@ -127,6 +127,7 @@ type settings struct {
 	discard  bool             // remember nothing
 	routes   []httpproxy.Route
 	stall    time.Duration // default: as it is
+	admitted func(*rig)    // is called between a request's admission and its way upstream
 
 	denyAnonymous bool
 	limits        guard.Limits
@@ -156,6 +157,9 @@ func newRig(t testing.TB, s settings) *rig {
 	b.guard = newGuard(t, s.log, logger, s.denyAnonymous, s.limits)
 	core := gateway.Core{Guard: b.guard, Logger: logger, Trusted: s.trusted,
 		Assert: issuer.New(issuer.Config{URL: issuerURL}, trustDomain, nil, ours().set, time.Now)}
+	if s.admitted != nil {
+		core.Assert = asserter{core.Assert, func() { s.admitted(b) }}
+	}
 	proxy, err := httpproxy.New(core, []httpproxy.Target{{Service: "app", Config: config}}, 0)
 	if err != nil {
 		t.Fatal(err)
@@ -174,6 +178,17 @@ func newRig(t testing.TB, s settings) *rig {
 	t.Cleanup(front.Close)
 	b.gateway = front.Listener.Addr().String()
 	return b
+}
+
+// asserter does something before it asserts.
+type asserter struct {
+	gateway.Asserter
+	before func()
+}
+
+func (a asserter) Assertion(p *guard.Pass) (string, error) {
+	a.before()
+	return a.Asserter.Assertion(p)
 }
 
 func (b *rig) openLog(t testing.TB) *audit.Log {

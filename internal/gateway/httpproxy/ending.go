@@ -31,6 +31,7 @@ type watched struct {
 
 	mu    sync.Mutex
 	begun bool // an answer is there, or none will be
+	past  bool // who reads is told to stop: no deadline moves any more
 	over  bool // the handler has returned: its connection serves another
 }
 
@@ -50,8 +51,7 @@ func (w *watched) cut(why error) {
 	if w.over {
 		return
 	}
-	past := time.Unix(1, 0)
-	_ = w.control.SetReadDeadline(past) // HTTP/1 and 2 have both deadlines
+	w.stopReading()
 	time.AfterFunc(parting, func() {
 		w.mu.Lock()
 		defer w.mu.Unlock()
@@ -59,6 +59,15 @@ func (w *watched) cut(why error) {
 			_ = w.control.SetWriteDeadline(past)
 		}
 	})
+}
+
+// past is a deadline that is over.
+var past = time.Unix(1, 0)
+
+// stopReading makes whoever waits for the client's body return; called with mu held.
+func (w *watched) stopReading() {
+	w.past = true
+	_ = w.control.SetReadDeadline(past) // HTTP/1 and 2 have both deadlines
 }
 
 // A pace bounds how long one read or write of the client's may take. HTTP/1 has deadlines
@@ -90,17 +99,17 @@ func (p *pace) begin() {
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		if !p.over {
-			_ = p.deadline(time.Unix(1, 0))
+			_ = p.deadline(past)
 		}
 	})
 }
 
-// set moves the deadline, unless the handler has returned: a transport may read on, and
-// the connection serves another.
+// set moves the deadline, unless that would keep somebody waiting who was told to stop, or
+// the handler has returned: a transport may read on, and the connection serves another.
 func (p *pace) set(at time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if !p.over {
+	if !p.over && !p.past {
 		_ = p.deadline(at)
 	}
 }

@@ -11,7 +11,6 @@ import (
 	"net/url"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"golang.org/x/net/http/httpguts"
@@ -22,6 +21,7 @@ func (x *exchange) forward() {
 	ctx, cancel := context.WithCancelCause(x.r.Context())
 	w := &watched{control: http.NewResponseController(x.w), cancel: cancel, streams: x.r.ProtoMajor == 2, stall: x.p.stall}
 	defer w.done()
+	defer x.body.leave(w)
 	x.pass.OnEnd(func() { w.cut(x.pass.Err()) })
 	if t := x.at.Timeout; t > 0 && !x.grpc && x.upgrade == nil {
 		defer time.AfterFunc(t, func() { w.cut(errTimeout) }).Stop()
@@ -205,6 +205,7 @@ func (x *exchange) passOn(resp *http.Response) {
 		}
 	}
 	announced := len(resp.Trailer)
+	x.early()
 	x.count.WriteHeader(resp.StatusCode)
 	stream := resp.ContentLength < 0
 	if stream && x.r.Method != http.MethodHead {
@@ -324,31 +325,6 @@ func (x *exchange) upstreamFailed(err error) {
 type tooLarge struct{}
 
 func (*tooLarge) Error() string { return "the request's body is larger than max_body" }
-
-// countingReader reads a request's body: it counts and limits it, and does not wait for
-// ever. The transport may still read when the answer is there already.
-type countingReader struct {
-	io.ReadCloser
-	n     atomic.Int64
-	limit int64 // 0 is none
-	pace  pace
-	atEnd func()
-}
-
-// Read implements io.Reader.
-func (c *countingReader) Read(b []byte) (int, error) {
-	c.pace.begin()
-	n, err := c.ReadCloser.Read(b)
-	c.pace.end()
-	if sum := c.n.Add(int64(n)); c.limit > 0 && sum > c.limit {
-		return 0, &tooLarge{}
-	}
-	if err == io.EOF {
-		c.pace.clear() // the answer may take its time
-		c.atEnd()
-	}
-	return n, err
-}
 
 // countingWriter writes an answer: it counts it, and does not wait for ever for a client
 // that reads nothing.

@@ -104,6 +104,7 @@ func (x *exchange) answer(status int, detail, decision string) {
 		answerGRPC(x.w, grpcOf(status), detail, decision)
 		return
 	}
+	x.early()
 	h := x.w.Header()
 	h.Set("Cache-Control", "no-store")
 	h.Set("X-Content-Type-Options", "nosniff")

@@ -17,11 +17,26 @@ const actionGRPC = "grpc.call"
 
 // isGRPC reports whether r is a call (gRPC over HTTP/2, "Requests").
 func isGRPC(r *http.Request) bool {
-	if r.ProtoMajor != 2 || r.Method != http.MethodPost {
-		return false
+	return r.ProtoMajor == 2 && r.Method == http.MethodPost && ofGRPC(r.Header.Get("Content-Type"))
+}
+
+// ofGRPC reports whether any server takes a content type for that of a call.
+func ofGRPC(contentType string) bool {
+	rest, ok := strings.CutPrefix(strings.ToLower(contentType), "application/grpc")
+	return ok && (rest == "" || strings.ContainsAny(rest[:1], "+;, \t"))
+}
+
+// mistyped says what is wrong with a content type that servers read as one of a call, and
+// others not; "" if nothing is. An upstream of HTTP/2 gets it in HTTP/2 in any case.
+func mistyped(r *http.Request) string {
+	types := r.Header["Content-Type"]
+	switch {
+	case len(types) > 1:
+		return "there are two content types"
+	case len(types) == 1 && r.ProtoMajor != 2 && ofGRPC(types[0]):
+		return "a call of gRPC is made over HTTP/2"
 	}
-	rest, ok := strings.CutPrefix(r.Header.Get("Content-Type"), "application/grpc")
-	return ok && (rest == "" || rest[0] == '+' || rest[0] == ';')
+	return ""
 }
 
 // Codes of gRPC's status (grpc/doc/statuscodes.md).

@@ -176,3 +176,46 @@ func TestCallDeadline(t *testing.T) {
 		}
 	}
 }
+
+// A request that a server may take for a call is judged as one, however it is written.
+func TestCallsAreKnown(t *testing.T) {
+	t.Parallel()
+	b := newRig(t, settings{})
+	protocols := new(http.Protocols)
+	protocols.SetUnencryptedHTTP2(true)
+	h2 := &http.Transport{Protocols: protocols}
+	defer h2.CloseIdleConnections()
+	for _, tt := range []struct {
+		types     []string
+		http1, h2 string // what is asked; "" is refused
+	}{
+		{[]string{"application/grpc"}, "", "grpc.call"},
+		{[]string{"application/grpc+proto"}, "", "grpc.call"},
+		{[]string{"application/grpc;x=y"}, "", "grpc.call"},
+		{[]string{"application/grpc ; x=y"}, "", "grpc.call"},
+		{[]string{"Application/GRPC"}, "", "grpc.call"},
+		{[]string{"text/plain", "application/grpc"}, "", ""}, // grpc-go takes any
+		{[]string{"application/grpc", "text/plain"}, "", ""},
+		{[]string{"application/grpc-web"}, "http.post", "http.post"},
+		{[]string{"text/plain"}, "http.post", "http.post"},
+		{nil, "http.post", "http.post"},
+	} {
+		for want, transport := range map[*string]http.RoundTripper{&tt.http1: http.DefaultTransport, &tt.h2: h2} {
+			r, _ := http.NewRequest(http.MethodPost, "http://"+b.gateway+"/v1", strings.NewReader("x"))
+			r.Host = "app.test"
+			r.Header = http.Header{"Authorization": {"Bearer " + good(t)}}
+			if tt.types != nil {
+				r.Header["Content-Type"] = tt.types
+			}
+			resp, err := transport.RoundTrip(r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_ = resp.Body.Close()
+			e := b.record(t, "")
+			if refused := e.Payload.Reason == "header_malformed"; refused != (*want == "") || !refused && e.Payload.Action != *want {
+				t.Errorf("%s, %q: judged as %s (%s)", resp.Proto, tt.types, e.Payload.Action, e.Payload.Reason)
+			}
+		}
+	}
+}

@@ -220,6 +220,9 @@ func (x *exchange) read(a *guard.Attempt, host string) (guard.Reason, string) {
 	if option := endToEnd(r.Header["Connection"]); option != "" {
 		return guard.HeaderRefused, "Connection names " + option + ", which is meant for the upstream too"
 	}
+	if why := mistyped(r); why != "" {
+		return guard.HeaderRefused, why
+	}
 	x.at = x.route.config.at(path.decoded)
 	x.preflight = x.at.CORS != nil && preflight(r)
 	if len(x.at.Methods) > 0 && !x.preflight && !slices.Contains(x.at.Methods, r.Method) {

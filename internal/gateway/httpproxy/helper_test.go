@@ -113,6 +113,7 @@ type rig struct {
 	dir               string // of the log
 	answer            http.HandlerFunc
 	guard             *guard.Guard
+	handler           http.Handler
 
 	mu   sync.Mutex
 	seen []received
@@ -127,6 +128,7 @@ type settings struct {
 	discard  bool             // remember nothing
 	routes   []httpproxy.Route
 	stall    time.Duration // default: as it is
+	trusted  []string      // networks of proxies
 	admitted func(*rig)    // is called between a request's admission and its way upstream
 
 	denyAnonymous bool
@@ -157,6 +159,13 @@ func newRig(t testing.TB, s settings) *rig {
 	b.guard = newGuard(t, s.log, logger, s.denyAnonymous, s.limits)
 	core := gateway.Core{Guard: b.guard, Logger: logger, Trusted: s.trusted,
 		Assert: issuer.New(issuer.Config{URL: issuerURL}, trustDomain, nil, ours().set, time.Now)}
+	if s.trusted != nil {
+		c := gateway.Config{TrustedProxies: gateway.TrustedProxies{Networks: s.trusted, Headers: []string{"x-forwarded-for"}}}
+		if err := c.Complete("/"); err != nil {
+			t.Fatal(err)
+		}
+		core.Trusted = &c.TrustedProxies
+	}
 	if s.admitted != nil {
 		core.Assert = asserter{core.Assert, func() { s.admitted(b) }}
 	}
@@ -165,6 +174,7 @@ func newRig(t testing.TB, s settings) *rig {
 		t.Fatal(err)
 	}
 	t.Cleanup(proxy.Close)
+	b.handler = proxy
 	if s.stall > 0 {
 		proxy.Stall(s.stall)
 	}

@@ -135,6 +135,7 @@ type exchange struct {
 	host      string // as policy saw it, and the port the client wrote
 	scheme    string // the client's
 	from      string // X-Forwarded-For
+	behind    bool   // a proxy that is trusted to say that: the connection is not the caller's
 	path      canonicalPath
 	judged    string // header that held the credential
 	pass      *guard.Pass
@@ -170,6 +171,7 @@ func (x *exchange) admit() bool {
 		if client := t.Client(a.Peer, x.r.Header); client != a.Peer {
 			x.from = client.Addr().String() + ", " + x.from
 			a.Peer, a.Caller = client, nil
+			x.behind = true
 		}
 	}
 	a.TraceID = traceID(x.r.Header.Get("Traceparent"))
@@ -255,7 +257,7 @@ func (x *exchange) credential(a *guard.Attempt) (guard.Reason, string) {
 	raw, header, err := bearer(x.r.Header)
 	x.judged = header
 	switch {
-	case err == errNoCredential && x.r.TLS != nil && len(x.r.TLS.PeerCertificates) > 0:
+	case err == errNoCredential && !x.behind && x.r.TLS != nil && len(x.r.TLS.PeerCertificates) > 0:
 		a.Credentials = []guard.Credential{guard.Certificate(x.r.TLS.PeerCertificates)}
 		return "", ""
 	case err == errNoCredential:

@@ -133,7 +133,6 @@ type settings struct {
 
 	denyAnonymous bool
 	limits        guard.Limits
-	trusted       *gateway.TrustedProxies
 }
 
 func newRig(t testing.TB, s settings) *rig {
@@ -157,7 +156,7 @@ func newRig(t testing.TB, s settings) *rig {
 	}
 	logger := slog.New(slog.DiscardHandler)
 	b.guard = newGuard(t, s.log, logger, s.denyAnonymous, s.limits)
-	core := gateway.Core{Guard: b.guard, Logger: logger, Trusted: s.trusted,
+	core := gateway.Core{Guard: b.guard, Logger: logger,
 		Assert: issuer.New(issuer.Config{URL: issuerURL}, trustDomain, nil, ours().set, time.Now)}
 	if s.trusted != nil {
 		c := gateway.Config{TrustedProxies: gateway.TrustedProxies{Networks: s.trusted, Headers: []string{"x-forwarded-for"}}}

@@ -61,6 +61,19 @@ func plain(s string) bool {
 	return true
 }
 
+// withoutParameters returns a decoded path as servers read it that drop what follows a ";"
+// in each segment (RFC 3986 section 3.3).
+func withoutParameters(path string) string {
+	if !strings.Contains(path, ";") {
+		return path
+	}
+	segments := strings.Split(path, "/")
+	for i, s := range segments {
+		segments[i], _, _ = strings.Cut(s, ";")
+	}
+	return strings.Join(segments, "/")
+}
+
 // unescape decodes percent escapes; a broken one, "#" and "?" are refused.
 func unescape(s string) (string, bool) {
 	if !strings.ContainsAny(s, "%#?") {

@@ -226,6 +226,9 @@ func (x *exchange) read(a *guard.Attempt, host string) (guard.Reason, string) {
 		return guard.HeaderRefused, why
 	}
 	x.at = x.route.config.at(path.decoded)
+	if bare := withoutParameters(path.decoded); bare != path.decoded && x.route.config.at(bare) != x.at {
+		return guard.PathRefused, "without its parameters the path is of another route"
+	}
 	x.preflight = x.at.CORS != nil && preflight(r)
 	if len(x.at.Methods) > 0 && !x.preflight && !slices.Contains(x.at.Methods, r.Method) {
 		return guard.MethodNotAllowed, "the route " + x.at.Path + " has not that method"

@@ -61,6 +61,6 @@ func configPrint(e *env) *cobra.Command {
 		return err
 	}}
 	c.Flags().StringVar(&file, "config", "", "the configuration file")
-	c.Flags().BoolVar(&dev, "dev", false, "print what `sallyport dev` runs: a file to start from")
+	c.Flags().BoolVar(&dev, "dev", false, "print what 'sallyport dev' runs: a file to start from")
 	return c
 }

@@ -24,11 +24,11 @@ type revoked struct {
 
 func revocable() []*revoked {
 	return []*revoked{
-		{kind: guard.RevokeToken, flag: "token", help: "a token, by its jti (`token show` prints it, records name it)"},
+		{kind: guard.RevokeToken, flag: "token", help: "a token, by its jti ('token show' prints it, records name it)"},
 		{kind: guard.RevokeMember, flag: "subject", help: "whoever a member of a rule means, such as user:okta/alice or group:okta/staff"},
 		{kind: guard.RevokeMember, flag: "service-account", help: "a service account, by its name", prefix: "serviceAccount:"},
 		{kind: guard.RevokeProvider, flag: "provider", help: "everybody whom a provider vouches for; self is this issuer"},
-		{kind: guard.RevokeKey, flag: "key", help: "what a provider's key signed, by its kid (our own: `keys revoke`)"},
+		{kind: guard.RevokeKey, flag: "key", help: "what a provider's key signed, by its kid (our own: 'keys revoke')"},
 		{kind: guard.RevokeSession, flag: "session", help: "a live session and the token that it rests on, by its decision id"},
 	}
 }

@@ -329,8 +329,12 @@ func TestRevocationsAreKeptAndForgotten(t *testing.T) {
 		"a token issued before":      {Kind: guard.RevokeToken, Value: "x", Issued: true},
 		"a value longer than a page": {Kind: guard.RevokeToken, Value: fmt.Sprintf("%01025d", 1)},
 	} {
-		if _, _, err := w.Revoke(r); !errors.Is(err, guard.ErrRevocation) {
+		_, _, err := w.Revoke(r)
+		if !errors.Is(err, guard.ErrRevocation) {
 			t.Errorf("%s: %v", name, err)
+		}
+		if absent := fault.Of(err).Code == fault.Absent; absent != (r.Kind == guard.RevokeSession) {
+			t.Errorf("%s: absent: %v", name, absent)
 		}
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/sallyport-dev/sallyport/internal/fault"
 	"github.com/sallyport-dev/sallyport/internal/identity"
 )
 
@@ -259,7 +260,8 @@ func (g *Guard) sessionToken(r *Revocation) error {
 		}
 		return fmt.Errorf("%w: the session rests on no token: kill it, or revoke its principal", ErrRevocation)
 	}
-	return fmt.Errorf("%w: no live session has the decision id %q", ErrRevocation, r.Value)
+	err := fmt.Errorf("%w: no live session has the decision id %q", ErrRevocation, r.Value)
+	return fault.New(fault.Absent, err, err.Error()) // it may have ended since it was listed
 }
 
 // Lift ends a revocation.

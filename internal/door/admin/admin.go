@@ -260,6 +260,7 @@ func fail(w http.ResponseWriter, err error) {
 	switch {
 	case errors.Is(err, token.ErrUnknownKey):
 		f = fault.New(fault.Absent, err, "there is no such key, or it was revoked before")
+	case f.Code == fault.Absent: // a revocation of a session that has ended
 	case errors.Is(err, ErrPurpose), errors.Is(err, guard.ErrRevocation):
 		f = fault.New(fault.Invalid, err, err.Error())
 	case errors.Is(err, ErrKept), errors.Is(err, ErrNotApplied):
